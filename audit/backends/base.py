@@ -1,0 +1,54 @@
+"""The one interface of all backends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from PIL import Image
+
+from audit.plan import Request
+
+SCHEDULERS = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "lms": ("LMSDiscreteScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+"""The samplers of the model cards by name: diffusers class and what is set beside the model's own
+configuration. ``model`` names the scheduler that the model itself ships."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a request.
+
+    Attributes:
+        image: RGB, as delivered; ``None`` unless `outcome` is ``ok``.
+        outcome: ``ok`` or ``failed``.
+        error: why it failed, in one line.
+        telemetry: further columns of the record.
+    """
+
+    image: Image.Image | None
+    outcome: str = "ok"
+    error: str = ""
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """A source of images, made as ``Backend(model, device=…, dtype=…)``."""
+
+    sampler: Mapping[str, Any]
+    """The model's own defaults for the sampler fields of a request."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """For run.json: what was loaded, with the SHA-256 of every weight file."""
+
+    def generate(self, requests: Sequence[Request], batch_size: int) -> list[Result]:
+        """Make a batch of requests of one shape, padded to `batch_size`; a result for each."""
