@@ -1,0 +1,53 @@
+"""Intervals for one proportion."""
+
+from __future__ import annotations
+
+import math
+
+from scipy.stats import beta, norm
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The score interval of Wilson (1927), without continuity correction.
+
+    centre ± z/(1 + z²/n) · √(p̂(1 − p̂)/n + z²/4n²), centre = (p̂ + z²/2n)/(1 + z²/n)
+
+    Returns:
+        (low, high), both in [0, 1]; (0, 1) when n is 0: nothing is known.
+
+    >>> low, high = wilson(8, 10)
+    >>> round(low, 4), round(high, 4)
+    (0.4902, 0.9433)
+    """
+    _check(successes, n)
+    if n == 0:
+        return (0.0, 1.0)
+    z = float(norm.ppf(0.5 + level / 2))
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return (low, high)
+
+
+def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of Clopper and Pearson (1934): coverage is never below `level`.
+
+    low = B(α/2; k, n − k + 1), high = B(1 − α/2; k + 1, n − k), quantiles of the beta distribution.
+
+    >>> low, high = clopper_pearson(0, 10)
+    >>> low, round(high, 4)
+    (0.0, 0.3085)
+    """
+    _check(successes, n)
+    alpha = 1 - level
+    k = successes
+    low = 0.0 if k == 0 else float(beta.ppf(alpha / 2, k, n - k + 1))
+    high = 1.0 if k == n else float(beta.ppf(1 - alpha / 2, k + 1, n - k))
+    return (low, high)
+
+
+def _check(successes: int, n: int) -> None:
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes must lie in 0…n, not {successes} of {n}")
