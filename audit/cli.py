@@ -1,0 +1,275 @@
+"""The command line. Heavy imports live inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import AuditError, GateFailed, Incomplete
+
+
+class _Commands(click.Group):
+    """Our own commands, and those that other packages add in ``t2i_audit.commands``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        added = [point.name for point in entry_points(group="t2i_audit.commands")]
+        return sorted({*super().list_commands(ctx), *added})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        for point in entry_points(group="t2i_audit.commands"):
+            if point.name == cmd_name:
+                command: click.Command = point.load()
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # An added command's module is not imported for one line of help.
+        rows = []
+        for name in self.list_commands(ctx):
+            own = super().get_command(ctx, name)
+            rows.append((name, own.get_short_help_str(80) if own else _ADDED.get(name, "")))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+_ADDED = {"view": "Open the dashboard on one or more runs."}
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="t2i-audit")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Audit text-to-image models: run suites, review them, write model cards."""
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="A YAML spec.")
+@click.option("--probes", help="Comma-separated probes; default: all.")
+@click.option("--suite", help="The prompts; default: the model's own suite, or 'general'.")
+@click.option("--images-per-prompt", type=int, help="Instead of each probe's own number.")
+@click.option("--limit", type=int, help="At most this many images altogether.")
+@click.option("--steps", type=int, help="Denoising steps.")
+@click.option("--guidance", type=float, help="Classifier-free guidance scale.")
+@click.option("--scheduler", help="A sampler by name; default: the model's own.")
+@click.option("--batch-size", type=int, help="Images per batch.")
+@click.option("--seed", type=int, help="The first seed.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
+@click.option("--device", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dtype", help="float32, float16 or bfloat16.")
+@click.option("--dry-run", is_flag=True, help="Say what would be made; make nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def run(
+    model: str | None,
+    spec_file: Path | None,
+    probes: str | None,
+    out: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Audit MODEL: phantom, null, a diffusers folder, or a Hub name.
+
+    The same command finishes a run that was interrupted.
+    """
+    from . import spec as specs
+
+    spec = specs.load(spec_file) if spec_file else specs.Spec()
+    chosen: dict[str, Any] | None = None
+    if probes is not None:
+        listed = [name.strip() for name in probes.split(",") if name.strip()]
+        if not listed:
+            raise AuditError("--probes is empty; t2i-audit list probes shows them")
+        chosen = {name: dict(spec.probes.get(name, {})) for name in listed}
+    spec = spec.replace(model=model, probes=chosen, **flags)
+    if model is None and spec_file is None:
+        raise AuditError("which MODEL? For a first look: t2i-audit run phantom")
+    _check_names(spec)
+    out = out or Path("runs") / _folder_name(spec.model)
+
+    from . import engine, gates
+    from .plan import place
+
+    for gate in spec.gates:
+        gates.parse(gate)
+    if not dry_run:
+        from .store import Run
+
+        Run.create(out)  # an unwritable folder is said before a model is loaded
+    study, backend, loaded = engine.prepare(spec)
+    if dry_run:
+        from .estimate import estimate
+
+        uses = engine.make_plan(study, loaded)
+        placed = place(engine.distinct(uses), spec.batch_size)
+        _say_estimate(estimate(backend, placed, spec.batch_size, uses), as_json)
+        return
+    command = shlex.join(["t2i-audit", *sys.argv[1:]])
+    store = engine.run(study, backend, loaded, out, command)
+    from .card import write
+
+    cards = write(store)
+    document = engine.summary(store) | {"card": {k: str(v) for k, v in cards.items()}}
+    if as_json:
+        click.echo(json.dumps(document, indent=1))
+    else:
+        _say_summary(document)
+    if failed := [g["gate"] for g in document["gates"] if g["state"] != "passed"]:
+        raise GateFailed(
+            f"{len(failed)} of {len(document['gates'])} gates do not hold: " + "; ".join(failed)
+        )
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--format", "formats", multiple=True, help="md, html, json; default: all.")
+def card(run_folder: Path, formats: tuple[str, ...]) -> None:
+    """Write the model card of RUN again."""
+    from .card import FORMATS, write
+    from .store import Run
+
+    for name in formats:
+        if name not in FORMATS:
+            raise AuditError(f"unknown format '{name}'; there are: {', '.join(FORMATS)}")
+    for path in write(Run.open(run_folder), formats or FORMATS).values():
+        click.echo(str(path))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def verify(run_folder: Path) -> None:
+    """Check every file of RUN against the journal and its name."""
+    from .store import Run
+    from .verify import problems
+
+    found, checked = problems(Run.open(run_folder))
+    for line in found:
+        click.echo(line, err=True)
+    if found:
+        raise Incomplete(f"{len(found)} of {checked} files do not hold")
+    click.echo(f"{checked} files hold")
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["backends", "probes", "detectors", "models", "suites"]))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def list_(what: str, as_json: bool) -> None:
+    """Show what there is."""
+    rows = _listed(what)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max(map(len, rows), default=0)
+    for name, about in rows.items():
+        click.echo(f"{name:<{width}}  {about}".rstrip())
+
+
+def _listed(what: str) -> dict[str, str]:
+    from . import plugins
+
+    if what == "models":
+        from .backends.checkpoints import BUILT_IN
+
+        return {
+            **BUILT_IN,
+            "FOLDER": "a diffusers Stable Diffusion folder",
+            "OWNER/NAME": "a Stable Diffusion model of the Hub or its local cache",
+        }
+    if what == "suites":
+        from . import suites
+
+        return {name: suites.load(name).about for name in suites.names()}
+    if what == "probes":
+        return {name: plugins.load("probes", name).question for name in plugins.names("probes")}
+    kind: plugins.Kind = "backends" if what == "backends" else "detectors"
+    about = {}
+    for name in plugins.names(kind):
+        doc = (plugins.load(kind, name).__doc__ or "").strip()
+        about[name] = doc.splitlines()[0] if doc else ""
+    return about
+
+
+def _check_names(spec: Any) -> None:
+    from . import plugins
+
+    for kind, names in (("probes", spec.probes), ("detectors", spec.detectors)):
+        for name in names:
+            if name not in plugins.names(kind):
+                plugins.load(kind, name)  # raises, naming what there is
+
+
+def _folder_name(model: str) -> str:
+    """A folder's name for a model: its last path component.
+
+    >>> _folder_name("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    'stable-diffusion-v1-5'
+    """
+    return Path(model.rstrip("/")).name or "run"
+
+
+def _say_estimate(numbers: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(numbers, indent=1))
+        return
+    for probe, count in numbers["uses"].items():
+        click.echo(f"{probe:<16} {count:>6} images")
+    click.echo(
+        f"{'distinct':<16} {numbers['images']:>6} images in {numbers['batches']} batches, "
+        f"about {numbers['minutes']:.1f} minutes and {numbers['megabytes']:.0f} MB"
+    )
+
+
+def _say_summary(document: dict[str, Any]) -> None:
+    for probe, verdicts in document["verdicts"].items():
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+        click.echo(f"{probe:<16} {counts}")
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in document["outcomes"].items())
+    click.echo(f"{'images':<16} {outcomes}")
+    for detector, reason in document["unavailable"].items():
+        click.echo(f"not tested: {detector}: {reason}", err=True)
+    click.echo(f"card             {document['card'].get('html')}")
+    click.echo(f"dashboard        t2i-audit view {shlex.quote(document['run'])}")
+
+
+def main() -> None:
+    """The console script: one clear line for every error that a user can act on."""
+    debug = "--debug" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+    except AuditError as error:
+        if debug:
+            raise
+        click.echo(f"t2i-audit: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("t2i-audit: interrupted; the same command goes on from here", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        line = " ".join(str(error).split())[:300]
+        click.echo(
+            f"t2i-audit: {type(error).__name__}: {line} (an error of ours: "
+            "run again with --debug and report it)",
+            err=True,
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+"""plan → generate → detect → analyse; every step goes on where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from . import plugins, suites
+from .backends.base import Backend, Result
+from .detectors.base import Batch, Item, unavailable
+from .errors import AuditError
+from .evidence import Analysis
+from .findings import Finding
+from .plan import Placed, Request, Use, limited, place
+from .spec import Spec
+from .store import SCHEMA_VERSION, Run, column_safe
+from .study import Probe, Study
+
+DETECTION_PART = 256
+"""Images per shard of scores."""
+
+PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow", "t2i-audit")
+
+
+def prepare(spec: Spec) -> tuple[Study, Backend, dict[str, Probe]]:
+    """Load the model, the suite and the probes.
+
+    Raises:
+        AuditError: one of them does not exist; nothing was made.
+    """
+    wanted = list(spec.probes) or plugins.names("probes")
+    probes = {name: plugins.load("probes", name)() for name in wanted}
+    for name in spec.detectors:
+        plugins.load("detectors", name)
+    from .backends.checkpoints import BUILT_IN, resolve
+
+    suite = suites.load(spec.suite or ("phantom" if spec.model in BUILT_IN else "general"))
+    folder = resolve(spec.model)
+    backend = plugins.load("backends", "stable-diffusion")(folder, spec.device, spec.dtype)
+    fields = ("steps", "guidance", "scheduler", "height", "width", "negative_prompt")
+    given = {name: getattr(spec, name) for name in fields if getattr(spec, name) is not None}
+    sampler = dict(backend.sampler) | dict(suite.section("sampler")) | given
+    return Study(spec, suite, folder, sampler), backend, probes
+
+
+def make_plan(study: Study, probes: Mapping[str, Probe]) -> dict[str, list[Use]]:
+    """Every probe's uses, cut to the spec's limit."""
+    uses = {name: list(probe.uses(study)) for name, probe in probes.items()}
+    return limited(uses, study.spec.limit) if study.spec.limit else uses
+
+
+def run(
+    study: Study, backend: Backend, probes: Mapping[str, Probe], out: Path, command: str = ""
+) -> Run:
+    """Make a run, or finish one that stopped.
+
+    Raises:
+        AuditError: the folder holds a run of another model or other settings.
+    """
+    store = Run.create(out)
+    with store.lock():
+        store.mend_journal()
+        _identify(store, study, backend, command)
+        uses = make_plan(study, probes)
+        plan = _write_plan(store, uses, study.spec.batch_size)
+        _generate(store, backend, plan, study.spec.batch_size)
+        detect(store, study, probes, uses)
+        analyse(store, study, probes)
+    return store
+
+
+def _identify(store: Run, study: Study, backend: Backend, command: str) -> None:
+    described = dict(backend.describe())
+    info = {
+        "schema_version": SCHEMA_VERSION,
+        "model": study.spec.model,
+        "suite": study.suite.name,
+        "sampler": dict(study.sampler),
+        "backend": described,
+        "spec": study.spec.as_dict(),
+        "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+        "command": command,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    before = store.read_json("run.json")
+    if before:
+        for name in sorted(Spec.image_fields()):
+            old, new = before["spec"].get(name), info["spec"][name]
+            if old != new:
+                raise AuditError(
+                    f"{store.path} was made with {name}={old}, this command says {new}; "
+                    "choose another --out or the old setting"
+                )
+        if before["backend"].get("weights") != described.get("weights"):
+            raise AuditError(
+                f"{store.path} was made with other weights of '{study.spec.model}'; "
+                "choose another --out"
+            )
+        info["created"] = before["created"]
+    store.write_json("run.json", json.loads(json.dumps(info)))
+
+
+def _write_plan(store: Run, uses: Mapping[str, list[Use]], batch_size: int) -> list[Placed]:
+    before = [
+        Placed(
+            Request(**{f.name: row[f.name] for f in dataclasses.fields(Request)}),
+            row["batch"],
+            row["slot"],
+        )
+        for row in store.read_table("plan").to_dict("records")
+    ]
+    wanted = [use.request for probe_uses in uses.values() for use in probe_uses]
+    placed = place(wanted, batch_size, before)
+    if len(placed) > len(before):
+        rows = [
+            {
+                "request": p.request.id,
+                **dataclasses.asdict(p.request),
+                "batch": p.batch,
+                "slot": p.slot,
+            }
+            for p in placed
+        ]
+        store.write_table("plan", pd.DataFrame(rows))
+    for probe, probe_uses in uses.items():
+        rows = [
+            {"request": use.request.id, "text": use.text or use.request.prompt, **use.tags}
+            for use in probe_uses
+        ]
+        frame = pd.DataFrame(rows, columns=None if rows else ["request", "text"])
+        store.write_table(f"uses/{column_safe(probe)}", frame)
+    requested = set(wanted)
+    return [p for p in placed if p.request in requested]
+
+
+def _generate(store: Run, backend: Backend, plan: list[Placed], batch_size: int) -> None:
+    done = set(store.parts("records"))
+    batches: dict[int, list[Placed]] = {}
+    for placed in plan:
+        if placed.batch not in done:
+            batches.setdefault(placed.batch, []).append(placed)
+    total = len(plan)
+    left = sum(map(len, batches.values()))
+    writing: Future[None] | None = None
+    with _progress("generate", total, total - left) as bar, ThreadPoolExecutor(1) as writer:
+        for number, members in sorted(batches.items()):
+            results = backend.generate([member.request for member in members], batch_size)
+            if writing is not None:
+                writing.result()  # one batch in flight: memory stays flat, errors surface here
+            writing = writer.submit(_write_batch, store, number, members, results, batch_size)
+            bar.update(len(members))
+        if writing is not None:
+            writing.result()
+
+
+def _write_batch(
+    store: Run, number: int, members: list[Placed], results: list[Result], batch_size: int
+) -> None:
+    rows = []
+    for member, result in zip(members, results, strict=True):
+        image = result.image
+        rows.append(
+            {
+                "request": member.request.id,
+                "image": None if image is None else store.save_image(image),
+                "outcome": result.outcome,
+                "error": result.error,
+                "batch_size": batch_size,
+                "pixels_wide": None if image is None else image.width,
+                "pixels_high": None if image is None else image.height,
+                **result.telemetry,
+            }
+        )
+    store.write_part("records", number, pd.DataFrame(rows))
+
+
+def detect(
+    store: Run, study: Study, probes: Mapping[str, Probe], uses: Mapping[str, list[Use]]
+) -> None:
+    """Score every image with the detectors of the probes that use it; only what is missing."""
+    records = store.read_table("records")
+    images = (
+        {}
+        if records.empty
+        else dict(
+            records.loc[records.outcome == "ok", ["request", "image"]].itertuples(index=False)
+        )
+    )
+    wanted: dict[str, dict[str, Use]] = {}
+    for probe in probes:
+        for detector in probes[probe].detectors:
+            for use in uses[probe]:
+                if use.request.id in images:
+                    wanted.setdefault(detector, {}).setdefault(use.request.id, use)
+    detectors, pending = {}, {}
+    status: dict[str, Any] = {}
+    for name in sorted(wanted):
+        factory = plugins.load("detectors", name)
+        reason = unavailable(factory, study)
+        if reason is None:
+            try:
+                detector = factory(study)
+            except AuditError as error:
+                if name in study.spec.detectors:
+                    raise  # the user asked for exactly this one
+                reason = str(error)
+        if reason is not None:
+            status[name] = {"unavailable": reason}
+            continue
+        described = json.loads(json.dumps(dict(detector.describe())))
+        status[name] = described
+        folder = f"detections/{name}"
+        if store.parts(folder) and store.read_json(f"{folder}/detector.json") != described:
+            store.drop(folder)
+        store.write_json(f"{folder}/detector.json", described)
+        done = set(store.read_table(folder).get("request", ()))
+        detectors[name] = detector
+        pending[name] = {id_: use for id_, use in wanted[name].items() if id_ not in done}
+    store.write_json("detectors.json", status)
+    # All detectors see an image while it is decoded, so they share one CLIP embedding of it.
+    order = list(dict.fromkeys(id_ for uses_left in pending.values() for id_ in uses_left))
+    everything = set().union(*wanted.values()) if wanted else set()
+    with _progress("detect", len(everything), len(everything) - len(order)) as bar:
+        for start in range(0, len(order), DETECTION_PART):
+            chunk = order[start : start + DETECTION_PART]
+            _detect_part(store, study.spec.batch_size, chunk, images, detectors, pending, bar)
+
+
+def _detect_part(
+    store: Run,
+    batch_size: int,
+    chunk: list[str],
+    images: Mapping[str, str],
+    detectors: Mapping[str, Any],
+    pending: Mapping[str, Mapping[str, Use]],
+    bar: Any,
+) -> None:
+    columns: dict[str, list[pd.DataFrame]] = {name: [] for name in detectors}
+    for start in range(0, len(chunk), batch_size):
+        ids = chunk[start : start + batch_size]
+        opened = {id_: store.load_image(images[id_]) for id_ in ids}
+        # Detectors that want the same images get the same batch, and with it what is shared.
+        batches: dict[tuple[str, ...], Batch] = {}
+        for name, detector in detectors.items():
+            mine = tuple(id_ for id_ in ids if id_ in pending[name])
+            if not mine:
+                continue
+            if mine not in batches:
+                batches[mine] = Batch(
+                    [
+                        Item(
+                            id_,
+                            images[id_],
+                            opened[id_],
+                            pending[name][id_].request.prompt,
+                            pending[name][id_].text or pending[name][id_].request.prompt,
+                        )
+                        for id_ in mine
+                    ]
+                )
+            scores = detector.detect(batches[mine])
+            frame = pd.DataFrame(
+                {"request": list(mine), "image": [images[id_] for id_ in mine], **scores}
+            )
+            columns[name].append(frame)
+        bar.update(len(ids))
+    for name, frames in columns.items():
+        if frames:
+            folder = f"detections/{name}"
+            number = max(store.parts(folder), default=-1) + 1
+            store.write_part(folder, number, pd.concat(frames, ignore_index=True))
+
+
+def analyse(store: Run, study: Study, probes: Mapping[str, Probe]) -> list[Finding]:
+    """Findings of every probe from the raw scores; replaces what an earlier analysis said."""
+    from .gates import evaluate
+
+    findings: list[Finding] = []
+    for name, probe in probes.items():
+        analysis: Analysis = probe.analyse(store, study)
+        findings += analysis.findings
+        for table_name, frame in analysis.tables.items():
+            store.write_table(f"tables/{column_safe(name)}.{table_name}", frame)
+    others = [
+        Finding.from_dict(row)
+        for row in store.read_json("findings.json", [])
+        if row["probe"] not in probes
+    ]
+    rows = [finding.as_dict() for finding in others + findings]
+    store.write_json("findings.json", rows)
+    store.write_json("gates.json", evaluate(study.spec.gates, others + findings))
+    return findings
+
+
+@contextmanager
+def _progress(step: str, total: int, done: int) -> Iterator[Any]:
+    """Rate and time left on stderr; what an earlier run did counts as done but not as speed."""
+    with tqdm(
+        total=total,
+        initial=done,
+        desc=step,
+        unit="image",
+        file=sys.stderr,
+        mininterval=0.5,
+        smoothing=0.1,
+        disable=total == 0 or done == total,
+    ) as bar:
+        yield bar
+
+
+def summary(store: Run) -> dict[str, Any]:
+    """What ``t2i-audit run --json`` prints."""
+    verdicts: dict[str, dict[str, int]] = {}
+    for finding in read_findings(store):
+        counts = verdicts.setdefault(finding.probe, {})
+        counts[finding.verdict] = counts.get(finding.verdict, 0) + 1
+    records = store.read_table("records")
+    outcomes = {} if records.empty else records["outcome"].value_counts().to_dict()
+    detectors = store.read_json("detectors.json")
+    return {
+        "run": str(store.path),
+        "model": store.info["model"],
+        "verdicts": verdicts,
+        "outcomes": {str(key): int(value) for key, value in outcomes.items()},
+        "unavailable": {
+            name: state["unavailable"]
+            for name, state in detectors.items()
+            if "unavailable" in state
+        },
+        "findings": [finding.as_dict() for finding in read_findings(store)],
+        "gates": store.read_json("gates.json", []),
+    }
+
+
+def read_findings(store: Run) -> list[Finding]:
+    """The findings of a run."""
+    return [Finding.from_dict(row) for row in store.read_json("findings.json", [])]
+
+
+def distinct(uses: Mapping[str, Iterable[Use]]) -> list[Request]:
+    """The distinct requests of all probes."""
+    return list(dict.fromkeys(use.request for probe in uses.values() for use in probe))

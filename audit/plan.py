@@ -1,0 +1,110 @@
+"""The plan: every image to be made, once, in a fixed order."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, zip_longest
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to be made. Every field changes the image, so every field is in the id.
+
+    Attributes:
+        prompt: the text given to the model.
+        negative_prompt: the text of the unconditional half; empty: none.
+        seed: of the CPU generator that draws the initial noise.
+        steps: denoising steps asked of the scheduler.
+        guidance: classifier-free guidance scale; at 1 or below there is none.
+        scheduler: a name of :data:`audit.backends.SCHEDULERS`, or ``model``: its own.
+        height, width: in pixels.
+        deliver_size: side in pixels to which the image is resized before delivery; 0: as made.
+        watermark: the codec that marks the image on delivery; empty: none.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int = 0
+    steps: int = 50
+    guidance: float = 7.5
+    scheduler: str = "model"
+    height: int = 512
+    width: int = 512
+    deliver_size: int = 0
+    watermark: str = ""
+
+    @property
+    def id(self) -> str:
+        """The first 128 bits of the SHA-256 of exactly these fields."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What all requests of one batch must share."""
+        return (self.height, self.width, self.steps, self.guidance, self.scheduler)
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a probe needs a request for.
+
+    Attributes:
+        request: the image.
+        text: what the image is held against, in English; the prompt itself when it is English.
+        tags: the probe's own columns (occupation, language, …): slices and evidence are made
+            of them. Values are strings, numbers, booleans or ``None``.
+    """
+
+    request: Request
+    text: str = ""
+    tags: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A request with its place: the batch and the slot that it has for good."""
+
+    request: Request
+    batch: int
+    slot: int
+
+
+def place(
+    wanted: Iterable[Request], batch_size: int, already: Sequence[Placed] = ()
+) -> list[Placed]:
+    """Give each new request a batch and a slot; those that have one keep it.
+
+    The place is part of an image's provenance: in half precision the slot and the batch's shape
+    change low bits, so a resumed run must put every request where it was.
+    """
+    known = {placed.request for placed in already}
+    new = [request for request in dict.fromkeys(wanted) if request not in known]
+    batch = max((placed.batch for placed in already), default=-1) + 1
+    placed = list(already)
+    new.sort(key=lambda request: request.shape)  # stable: the probes' order stays inside a shape
+    for _, same in groupby(new, key=lambda request: request.shape):
+        group = list(same)
+        for start in range(0, len(group), batch_size):
+            chunk = group[start : start + batch_size]
+            placed += [Placed(request, batch, slot) for slot, request in enumerate(chunk)]
+            batch += 1
+    return placed
+
+
+def limited(uses: dict[str, list[Use]], limit: int) -> dict[str, list[Use]]:
+    """The first uses of every probe in turn, until `limit` distinct requests are reached."""
+    kept: dict[str, list[Use]] = {probe: [] for probe in uses}
+    requests: set[Request] = set()
+    for row in zip_longest(*uses.values()):
+        for probe, use in zip(uses, row, strict=True):
+            if use is None or (use.request not in requests and len(requests) >= limit):
+                continue
+            requests.add(use.request)
+            kept[probe].append(use)
+    return kept

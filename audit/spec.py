@@ -1,0 +1,178 @@
+"""The YAML a user writes, checked line by line; flags override it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from .errors import AuditError
+from .plugins import did_you_mean
+
+DTYPES = ("float32", "float16", "bfloat16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def _setting(default: Any, *, images: bool, factory: bool = False) -> Any:
+    """A field that says whether it changes the images (`images`) or only what is done with them."""
+    metadata = {"images": images}
+    if factory:
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to audit and how. ``None`` means: as the model or the suite declares.
+
+    Attributes:
+        model: the model, as on the command line.
+        suite: the prompts, a name of ``t2i-audit list suites`` or a YAML file.
+        probes: probe → its options; empty: all probes.
+        images_per_prompt: images per prompt, instead of each probe's own number.
+        limit: at most this many images altogether.
+        seed: the first seed; a prompt's i-th image has ``seed + i``.
+        steps, guidance, scheduler, height, width, negative_prompt: the sampler.
+        batch_size: images per batch; part of an image's provenance.
+        device, dtype: where and in which precision.
+        detectors: detector → its options (such as another CLIP or the user's weights).
+        gates: conditions on findings; one that fails ends the command with exit code 3.
+    """
+
+    model: str = _setting("phantom", images=True)
+    suite: str | None = _setting(None, images=False)
+    probes: Mapping[str, Mapping[str, Any]] = _setting(dict, images=False, factory=True)
+    images_per_prompt: int | None = _setting(None, images=False)
+    limit: int | None = _setting(None, images=False)
+    seed: int = _setting(0, images=False)
+    steps: int | None = _setting(None, images=False)
+    guidance: float | None = _setting(None, images=False)
+    scheduler: str | None = _setting(None, images=False)
+    height: int | None = _setting(None, images=False)
+    width: int | None = _setting(None, images=False)
+    negative_prompt: str | None = _setting(None, images=False)
+    batch_size: int = _setting(16, images=True)
+    device: str = _setting("auto", images=True)
+    dtype: str = _setting("float32", images=True)
+    detectors: Mapping[str, Mapping[str, Any]] = _setting(dict, images=False, factory=True)
+    gates: tuple[str, ...] = _setting((), images=False)
+
+    def replace(self, **flags: Any) -> Spec:
+        """A copy with the flags that were given (``None``: not given), checked."""
+        given = {key: value for key, value in flags.items() if value is not None}
+        for key, value in given.items():
+            _check(key, value, "--" + key.replace("_", "-"))
+        return dataclasses.replace(self, **given)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, for run.json."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def image_fields(cls) -> set[str]:
+        """Fields that change images beyond what their requests say: they may not differ on resume.
+
+        The others reach the images only through the requests, whose ids hold them.
+        """
+        return {f.name for f in dataclasses.fields(cls) if f.metadata["images"]}
+
+
+def load(path: Path) -> Spec:
+    """Read a spec.
+
+    Raises:
+        AuditError: with the file's name and line.
+    """
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise AuditError(f"cannot read the spec {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise AuditError(f"the spec {path} is not UTF-8 text") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise AuditError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise AuditError(f"{path}: not valid YAML: {error}") from error
+    if node is None:
+        return Spec()
+    if not isinstance(node, yaml.MappingNode):
+        raise AuditError(f"{path}:1: a spec is a mapping such as 'model: phantom'")
+    values: dict[str, Any] = {}
+    known = {f.name for f in dataclasses.fields(Spec)}
+    for key_node, value_node in node.value:
+        key, where = str(key_node.value), f"{path}:{key_node.start_mark.line + 1}"
+        if key not in known:
+            raise AuditError(f"{where}: unknown key '{key}'{did_you_mean(key, known)}")
+        if key in values:
+            raise AuditError(f"{where}: '{key}' is given twice")
+        try:
+            value = _loaded(value_node)
+        except yaml.YAMLError as error:
+            raise AuditError(f"{where}: {key}: {error}".replace("\n", " ")) from error
+        if key in ("probes", "detectors") and isinstance(value, list):
+            value = {str(name): {} for name in value}
+        if key in ("probes", "detectors") and isinstance(value, dict):
+            value = {name: {} if options is None else options for name, options in value.items()}
+        if key == "gates" and isinstance(value, list):
+            value = tuple(value)
+        _check(key, value, where)
+        values[key] = float(value) if key == "guidance" and value is not None else value
+    return Spec(**values)
+
+
+def _loaded(node: yaml.Node) -> Any:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(node)  # type: ignore[no-untyped-call]
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
+_LIMITS: dict[str, tuple[float, float]] = {
+    "images_per_prompt": (1, 1_000_000),
+    "limit": (1, 1_000_000_000),
+    "seed": (0, 2**62),
+    "steps": (1, 1000),
+    "guidance": (0, 100),
+    "height": (8, 8192),
+    "width": (8, 8192),
+    "batch_size": (1, 4096),
+}
+
+
+def _check(key: str, value: Any, where: str) -> None:
+    hint = str(get_type_hints(Spec)[key])
+    if value is None:
+        if "None" not in hint:
+            raise AuditError(f"{where}: {key} is empty")
+        return
+    if key in _LIMITS:
+        wants = (int, float) if key == "guidance" else (int,)
+        low, high = _LIMITS[key]
+        if isinstance(value, bool) or not isinstance(value, wants) or not low <= value <= high:
+            kind = "a number" if key == "guidance" else "a whole number"
+            raise AuditError(
+                f"{where}: {key} must be {kind} from {low:g} to {high:g}, not {value!r}"
+            )
+        if key in ("height", "width") and value % 8:
+            raise AuditError(f"{where}: {key} must be a multiple of 8, not {value}")
+    elif key in ("probes", "detectors"):
+        if not isinstance(value, Mapping) or not all(
+            isinstance(options, Mapping) for options in value.values()
+        ):
+            raise AuditError(f"{where}: {key} is a list of names, or a mapping of name to options")
+    elif key == "gates":
+        if not isinstance(value, tuple) or not all(isinstance(gate, str) for gate in value):
+            raise AuditError(f"{where}: gates is a list of conditions in quotes")
+    elif not isinstance(value, str):
+        raise AuditError(f"{where}: {key} must be text, not {value!r}")
+    if key in ("device", "dtype"):
+        allowed = DTYPES if key == "dtype" else DEVICES
+        base = str(value).split(":")[0]
+        if base not in allowed:
+            raise AuditError(f"{where}: {key} must be one of {', '.join(allowed)}, not {value!r}")

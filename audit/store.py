@@ -1,0 +1,309 @@
+"""The run folder: Parquet shards, images under their hash, a journal chained by hash.
+
+Every file is written under a temporary name and renamed, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+from PIL import Image
+
+from .errors import AuditError
+
+SCHEMA_VERSION = 1
+THUMBNAIL = 192
+MAX_PIXELS = 8192 * 8192
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Run:
+    """A run on disk. Open it with :meth:`create` or :meth:`open`.
+
+    ::
+
+        run.json  plan.parquet  findings.json  journal.jsonl
+        uses/<probe>.parquet  records/part-*.parquet  detections/<detector>/part-*.parquet
+        tables/<probe>.<name>.parquet  images/ab/ab….webp  thumbs/ab/ab….webp  card/
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> Run:
+        """Make the folder, or open it when it is there.
+
+        Raises:
+            AuditError: the folder cannot be written, or holds something that is not a run.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise AuditError(
+                f"cannot write the run folder {path}: {error.strerror}; choose another with --out"
+            ) from error
+        others = {entry.name for entry in path.iterdir()} - {".lock"}
+        if others and not {"run.json", "journal.jsonl"} & others:
+            raise AuditError(
+                f"{path} is not empty and not a run; choose an empty folder with --out"
+            )
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open a run that is there.
+
+        Raises:
+            AuditError: there is none, or it was written by a newer version.
+        """
+        run = cls(path)
+        if not (path / "run.json").is_file():
+            raise AuditError(f"{path} is not a run: it has no run.json")
+        version = run.info.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise AuditError(
+                f"{path} has schema version {version}, this version reads {SCHEMA_VERSION}; "
+                "use the version of t2i-audit that wrote it"
+            )
+        return run
+
+    # ---- documents -------------------------------------------------------------------------
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return dict(self.read_json("run.json"))
+
+    def read_json(self, name: str, default: Any = None) -> Any:
+        """A JSON document of the run, or `default` where there is none."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {} if default is None else default
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise AuditError(f"{self.path / name} is damaged: {error}") from error
+
+    def write_json(self, name: str, document: Any) -> None:
+        """Write a JSON document and enter it in the journal."""
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all, and enter it in the journal; the same again is nothing."""
+        path = self.path / name
+        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
+        self._replace(path, data)
+        self._journal(name, hashlib.sha256(data).hexdigest())
+
+    # ---- tables ----------------------------------------------------------------------------
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write ``<name>.parquet`` whole or not at all, and enter it in the journal."""
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False, compression="zstd")
+        self.write_bytes(f"{name}.parquet", buffer.getvalue())
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """A table or a folder of shards as a frame; empty where there is nothing."""
+        path = self.path / f"{name}.parquet"
+        shards = [path] if path.is_file() else sorted((self.path / name).glob("part-*.parquet"))
+        if not shards:
+            return pd.DataFrame()
+        with duckdb.connect() as database:
+            return database.read_parquet([str(shard) for shard in shards], union_by_name=True).df()
+
+    def parts(self, name: str) -> list[int]:
+        """The numbers of the shards that are there."""
+        return sorted(int(p.stem[5:]) for p in (self.path / name).glob("part-*.parquet"))
+
+    def write_part(self, name: str, number: int, table: pd.DataFrame) -> None:
+        """Write one shard."""
+        self.write_table(f"{name}/part-{number:06d}", table)
+
+    def drop(self, name: str) -> None:
+        """Remove a folder of derived shards (never images), so that it is made anew."""
+        shutil.rmtree(self.path / name, ignore_errors=True)
+        self._journal(f"{name}/", "dropped")
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """DuckDB in memory with a view for every table of the run.
+
+        Views: ``requests``, ``records``, ``uses_<probe>``, ``detections_<detector>`` and
+        ``table_<probe>_<name>``; dashes and dots become underscores.
+        """
+        with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as database:
+            for view, shards in self._views():
+                files = ", ".join("'" + str(shard).replace("'", "''") + "'" for shard in shards)
+                database.execute(
+                    f'CREATE VIEW "{view}" AS '
+                    f"SELECT * FROM read_parquet([{files}], union_by_name = true)"
+                )
+            yield database
+
+    def _views(self) -> Iterator[tuple[str, list[Path]]]:
+        if (self.path / "plan.parquet").is_file():
+            yield "requests", [self.path / "plan.parquet"]
+        if shards := sorted(self.path.glob("records/part-*.parquet")):
+            yield "records", shards
+        for folder in sorted(self.path.glob("detections/*/")):
+            if shards := sorted(folder.glob("part-*.parquet")):
+                yield f"detections_{column_safe(folder.name)}", shards
+        for kind, prefix in (("uses", "uses"), ("tables", "table")):
+            for path in sorted(self.path.glob(f"{kind}/*.parquet")):
+                yield f"{prefix}_{column_safe(path.stem)}", [path]
+
+    # ---- images ----------------------------------------------------------------------------
+
+    def save_image(self, image: Image.Image) -> str:
+        """Store an image as lossless WebP with a thumbnail; return the SHA-256 of its file."""
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "WEBP", lossless=True, method=0, quality=0)
+        data = buffer.getvalue()
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.image_path(digest)
+        if not path.is_file():
+            # The thumbnail first: an image that is there has its thumbnail too.
+            small = image.convert("RGB")
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+            buffer = io.BytesIO()
+            small.save(buffer, "WEBP", quality=85, method=2)
+            self._replace(self.image_path(digest, thumbnail=True), buffer.getvalue())
+            self._replace(path, data)
+        return digest
+
+    def image_path(self, digest: str, *, thumbnail: bool = False) -> Path:
+        """Where an image lies.
+
+        Raises:
+            AuditError: `digest` is no SHA-256, so no path is made of it.
+        """
+        if not _SHA256.fullmatch(digest):
+            raise AuditError(f"not an image's SHA-256: {digest[:80]!r}")
+        folder = "thumbs" if thumbnail else "images"
+        return self.path / folder / digest[:2] / f"{digest}.webp"
+
+    def load_image(self, digest: str) -> Image.Image:
+        """An image of the run, RGB.
+
+        Raises:
+            AuditError: it is missing, damaged, or larger than :data:`MAX_PIXELS`.
+        """
+        path = self.image_path(digest)
+        try:
+            with Image.open(path, formats=["WEBP"]) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise AuditError(f"{path} has {image.width}×{image.height} pixels: refused")
+                return image.convert("RGB")
+        except (OSError, SyntaxError) as error:
+            raise AuditError(f"image {path} is missing or damaged: {error}") from error
+
+    # ---- journal ---------------------------------------------------------------------------
+
+    def _journal(self, name: str, digest: str) -> None:
+        path = self.path / "journal.jsonl"
+        previous = ""
+        if path.is_file():
+            with path.open("rb") as file:
+                # A line is a few hundred bytes; the last one is found from the end.
+                file.seek(max(0, path.stat().st_size - 4096))
+                lines = file.read().splitlines()
+            previous = json.loads(lines[-1])["hash"] if lines else ""
+        entry = {"time": round(time.time(), 3), "file": name, "sha256": digest, "prev": previous}
+        entry["hash"] = entry_hash(entry)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Every entry, oldest first."""
+        path = self.path / "journal.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        try:
+            return [json.loads(line) for line in lines]
+        except json.JSONDecodeError as error:
+            raise AuditError(f"{path} is damaged: {error}") from error
+
+    def documents(self) -> list[str]:
+        """The files that the journal must name: every table, document and card, sorted."""
+        found = {
+            path.relative_to(self.path).as_posix()
+            for pattern in ("**/*.parquet", "**/*.json", "card/*")
+            for path in self.path.glob(pattern)
+        }
+        return sorted(name for name in found if not Path(name).name.startswith(".tmp-"))
+
+    def mend_journal(self) -> None:
+        """After a kill: drop a half-written last line, enter files that were not yet entered."""
+        path = self.path / "journal.jsonl"
+        if not path.is_file():
+            return
+        data = path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            self._replace(path, data[: data.rfind(b"\n") + 1])
+        entered = {entry["file"] for entry in self.journal()}
+        for name in self.documents():
+            if name not in entered:
+                digest = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
+                self._journal(name, digest)
+        for left in self.path.rglob(".tmp-*"):
+            left.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing.
+
+        Raises:
+            AuditError: another process holds it.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise AuditError(
+                    f"another process is writing {self.path}; wait for it or choose another --out"
+                ) from error
+            yield
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError as error:
+            raise AuditError(f"cannot write {path}: {error.strerror}") from error
+
+
+def entry_hash(entry: dict[str, Any]) -> str:
+    """The hash of a journal entry: SHA-256 of its other fields, the previous hash among them."""
+    body = {key: entry[key] for key in ("time", "file", "sha256", "prev")}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def column_safe(name: str) -> str:
+    """A name as part of a column's or view's name.
+
+    >>> column_safe("safety-checker")
+    'safety_checker'
+    """
+    return re.sub(r"\W", "_", name)

@@ -1,0 +1,22 @@
+"""Shared pieces: a tiny Stable Diffusion folder of the true classes, with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import make_clip, make_stable_diffusion, make_suite
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An epsilon-prediction model with its safety checker, 32×32 images."""
+    return make_stable_diffusion(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite of three prompts with a random CLIP of its own."""
+    folder = tmp_path_factory.mktemp("suite")
+    return make_suite(folder / "tiny.yaml", make_clip(folder / "clip"))
