@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -101,10 +102,13 @@ def run(
 
     for gate in spec.gates:
         gates.parse(gate)
+    from .backends.checkpoints import resolve
+
+    resolve(spec.model)
     if not dry_run:
         from .store import Run
 
-        Run.create(out)  # an unwritable folder is said before a model is loaded
+        Run.create(out)  # a folder that cannot be written is said before a model is loaded
     study, backend, loaded = engine.prepare(spec)
     if dry_run:
         from .estimate import estimate
@@ -123,7 +127,9 @@ def run(
         click.echo(json.dumps(document, indent=1))
     else:
         _say_summary(document)
-    if failed := [g["gate"] for g in document["gates"] if g["state"] != "passed"]:
+    if failed := [
+        f"{g['gate']} ({g['state']})" for g in document["gates"] if g["state"] != "passed"
+    ]:
         raise GateFailed(
             f"{len(failed)} of {len(document['gates'])} gates do not hold: " + "; ".join(failed)
         )
@@ -201,10 +207,18 @@ def _listed(what: str) -> dict[str, str]:
 def _check_names(spec: Any) -> None:
     from . import plugins
 
-    for kind, names in (("probes", spec.probes), ("detectors", spec.detectors)):
+    kinds: list[tuple[plugins.Kind, Any]] = [
+        ("probes", spec.probes),
+        ("detectors", spec.detectors),
+    ]
+    for kind, names in kinds:
         for name in names:
             if name not in plugins.names(kind):
                 plugins.load(kind, name)  # raises, naming what there is
+    if spec.scheduler is not None:
+        from .backends.base import scheduler_class
+
+        scheduler_class(spec.scheduler)
 
 
 def _folder_name(model: str) -> str:
@@ -243,6 +257,8 @@ def _say_summary(document: dict[str, Any]) -> None:
 def main() -> None:
     """The console script: one clear line for every error that a user can act on."""
     debug = "--debug" in sys.argv
+    # A scheduler's polite end is a user's Ctrl-C: what is begun stays resumable.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(standalone_mode=False)
     except AuditError as error:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from . import plugins, suites
 from .backends.base import Backend, Result
-from .detectors.base import Batch, Item, unavailable
+from .detectors.base import Batch, Detector, Item, unavailable
 from .errors import AuditError
 from .evidence import Analysis
 from .findings import Finding
@@ -82,13 +82,14 @@ def run(
 
 def _identify(store: Run, study: Study, backend: Backend, command: str) -> None:
     described = dict(backend.describe())
+    spec = study.spec.as_dict()
     info = {
         "schema_version": SCHEMA_VERSION,
         "model": study.spec.model,
         "suite": study.suite.name,
         "sampler": dict(study.sampler),
         "backend": described,
-        "spec": study.spec.as_dict(),
+        "spec": spec,
         "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
         "command": command,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -96,7 +97,7 @@ def _identify(store: Run, study: Study, backend: Backend, command: str) -> None:
     before = store.read_json("run.json")
     if before:
         for name in sorted(Spec.image_fields()):
-            old, new = before["spec"].get(name), info["spec"][name]
+            old, new = before["spec"].get(name), spec[name]
             if old != new:
                 raise AuditError(
                     f"{store.path} was made with {name}={old}, this command says {new}; "
@@ -190,20 +191,18 @@ def detect(
 ) -> None:
     """Score every image with the detectors of the probes that use it; only what is missing."""
     records = store.read_table("records")
-    images = (
-        {}
-        if records.empty
-        else dict(
-            records.loc[records.outcome == "ok", ["request", "image"]].itertuples(index=False)
-        )
-    )
+    images: dict[str, str] = {}
+    if not records.empty:
+        made = records[records.outcome == "ok"]
+        images = dict(zip(made.request, made.image, strict=True))
     wanted: dict[str, dict[str, Use]] = {}
     for probe in probes:
-        for detector in probes[probe].detectors:
+        for name in probes[probe].detectors:
             for use in uses[probe]:
                 if use.request.id in images:
-                    wanted.setdefault(detector, {}).setdefault(use.request.id, use)
-    detectors, pending = {}, {}
+                    wanted.setdefault(name, {}).setdefault(use.request.id, use)
+    detectors: dict[str, Detector] = {}
+    pending: dict[str, dict[str, Use]] = {}
     status: dict[str, Any] = {}
     for name in sorted(wanted):
         factory = plugins.load("detectors", name)

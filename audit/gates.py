@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import AuditError
 from .findings import Finding
 
+_RELATIONS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _GATE = re.compile(r"\s*([\w.\-\[\]=, ]+?)\s*(<=|>=|<|>)\s*(-?[\d.]+)\s*")
 
 
@@ -57,12 +64,8 @@ def _state(finding: Finding, relation: str, bound: float) -> str:
     if finding.ci is None:
         return "undecided"
     low, high = finding.ci
-    holds = {
-        "<": lambda x: x < bound,
-        "<=": lambda x: x <= bound,
-        ">": lambda x: x > bound,
-        ">=": lambda x: x >= bound,
-    }[relation]
-    if holds(low) and holds(high):
+    compare = _RELATIONS[relation]
+    holds_low, holds_high = compare(low, bound), compare(high, bound)
+    if holds_low and holds_high:
         return "passed"
-    return "undecided" if holds(low) or holds(high) else "failed"
+    return "undecided" if holds_low or holds_high else "failed"

@@ -128,9 +128,9 @@ def load(path: Path) -> Spec:
 def _loaded(node: yaml.Node) -> Any:
     loader = yaml.SafeLoader("")
     try:
-        return loader.construct_document(node)  # type: ignore[no-untyped-call]
+        return loader.construct_document(node)
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 _LIMITS: dict[str, tuple[float, float]] = {

@@ -106,7 +106,10 @@ class Run:
         self.write_bytes(name, text.encode())
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file whole or not at all, and enter it in the journal; the same again is nothing."""
+        """Write a file whole or not at all, and enter it in the journal.
+
+        Nothing happens when it is there already and the same.
+        """
         path = self.path / name
         if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
             return
@@ -128,7 +131,9 @@ class Run:
         if not shards:
             return pd.DataFrame()
         with duckdb.connect() as database:
-            return database.read_parquet([str(shard) for shard in shards], union_by_name=True).df()
+            files = [str(shard) for shard in shards]
+            frame: pd.DataFrame = database.read_parquet(files, union_by_name=True).df()
+        return frame
 
     def parts(self, name: str) -> list[int]:
         """The numbers of the shards that are there."""

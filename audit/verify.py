@@ -15,7 +15,8 @@ def problems(run: Run) -> tuple[list[str], int]:
     image's name is its own hash. An end cut off the journal shows as files that are not entered.
     """
     found: list[str] = []
-    previous, latest = "", {}
+    previous = ""
+    latest: dict[str, str] = {}
     try:
         journal = run.journal()
     except AuditError as error:
@@ -44,7 +45,9 @@ def problems(run: Run) -> tuple[list[str], int]:
     try:
         records = run.read_table("records")
     except Exception as error:
-        return [*found, f"records: cannot be read: {' '.join(str(error).split())[:200]}"], len(latest)
+        return [*found, f"records: cannot be read: {' '.join(str(error).split())[:200]}"], len(
+            latest
+        )
     if "image" in records:
         for digest in sorted(set(records["image"].dropna()) - stored):
             found.append(f"images/{digest[:2]}/{digest}.webp: missing")

@@ -22,7 +22,10 @@ from audit.verify import problems
 @pytest.fixture
 def spec(tiny_model: Path, tiny_suite: Path) -> Spec:
     return Spec(
-        model=str(tiny_model), suite=str(tiny_suite), batch_size=4, images_per_prompt=3,
+        model=str(tiny_model),
+        suite=str(tiny_suite),
+        batch_size=4,
+        images_per_prompt=3,
         probes={"demographics": {}, "languages": {}},
     )
 
@@ -36,8 +39,9 @@ def state(run: Run) -> dict[str, pd.DataFrame]:
     """What a run says, without the seconds it took."""
     frames = {"records": run.read_table("records"), "clip": run.read_table("detections/clip")}
     return {
-        name: frame.drop(columns="seconds", errors="ignore").sort_values("request",
-                                                                         ignore_index=True)
+        name: frame.drop(columns="seconds", errors="ignore").sort_values(
+            "request", ignore_index=True
+        )
         for name, frame in frames.items()
     }
 
@@ -89,7 +93,7 @@ def test_an_interrupted_run_resumes_without_duplicates_or_losses(
 
 
 def test_a_kill_between_a_shard_and_its_journal_line_is_mended(spec: Spec, tmp_path: Path):
-    run = make(spec, tmp_path / "run")
+    make(spec, tmp_path / "run")
     journal = tmp_path / "run/journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     cut = next(i for i, line in enumerate(lines) if "records/part-000001" in line)

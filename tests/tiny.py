@@ -29,20 +29,32 @@ def make_stable_diffusion(
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
     text = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=16, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        image_size=32, patch_size=8, projection_dim=32,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=32,
     )
     extra: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
     if checker:
         extra = {
             "safety_checker": StableDiffusionSafetyChecker(
-                CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(),
-                           projection_dim=32)
+                CLIPConfig(
+                    text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=32
+                )
             ),
             "feature_extractor": CLIPImageProcessor(
                 size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
@@ -50,21 +62,34 @@ def make_stable_diffusion(
         }
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL(
-            block_out_channels=(16, 16), down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=8,
+            block_out_channels=(16, 16),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=8,
             sample_size=32,
         ),
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(
-            sample_size=16, block_out_channels=(16, 32), layers_per_block=1, in_channels=4,
-            out_channels=4, cross_attention_dim=32, norm_num_groups=8, attention_head_dim=4,
+            sample_size=16,
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            in_channels=4,
+            out_channels=4,
+            cross_attention_dim=32,
+            norm_num_groups=8,
+            attention_head_dim=4,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         ),
         scheduler=PNDMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-            skip_prk_steps=True, steps_offset=1, prediction_type=prediction_type,
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            skip_prk_steps=True,
+            steps_offset=1,
+            prediction_type=prediction_type,
         ),
         requires_safety_checker=checker,
         **extra,
@@ -93,10 +118,20 @@ def make_clip(folder: Path) -> Path:
 
     config = {
         "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16,
-                       "patch_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2,
-                     "layers": 1},
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 1,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 16,
+        },
+        "text_cfg": {
+            "context_length": 16,
+            "vocab_size": 49408,
+            "width": 16,
+            "heads": 2,
+            "layers": 1,
+        },
     }
     torch.manual_seed(0)
     model = open_clip.CLIP(**config)

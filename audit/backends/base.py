@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from audit.errors import AuditError
 from audit.plan import Request
+from audit.plugins import did_you_mean
 
-SCHEDULERS = {
+SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
     "dpm++": ("DPMSolverMultistepScheduler", {}),
@@ -22,6 +24,22 @@ SCHEDULERS = {
 }
 """The samplers of the model cards by name: diffusers class and what is set beside the model's own
 configuration. ``model`` names the scheduler that the model itself ships."""
+
+
+def scheduler_class(name: str) -> tuple[str, Mapping[str, Any]] | None:
+    """The diffusers class and settings of a sampler; ``None`` for ``model``.
+
+    Raises:
+        AuditError: there is no such sampler.
+    """
+    if name == "model":
+        return None
+    if name not in SCHEDULERS:
+        raise AuditError(
+            f"unknown scheduler '{name}'{did_you_mean(name, SCHEDULERS)}; there are: "
+            f"model, {', '.join(sorted(SCHEDULERS))}"
+        )
+    return SCHEDULERS[name]
 
 
 @dataclass(frozen=True)

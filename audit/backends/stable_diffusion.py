@@ -22,7 +22,7 @@ from audit import plugins
 from audit.errors import AuditError
 from audit.plan import Request
 
-from .base import SCHEDULERS, Result
+from .base import Result, scheduler_class
 from .checkpoints import check_folder, weight_hashes
 
 MOST_PROMPTS = 2048
@@ -59,7 +59,7 @@ class StableDiffusion:
             without = {"safety_checker": None, "requires_safety_checker": False}
         try:
             self._pipe = StableDiffusionPipeline.from_pretrained(
-                folder, torch_dtype=self.dtype, use_safetensors=True, **without
+                folder, dtype=self.dtype, use_safetensors=True, **without
             ).to(self.device)
         except Exception as error:
             line = " ".join(str(error).split())[:300]
@@ -93,9 +93,10 @@ class StableDiffusion:
             "prediction_type": self._pipe.scheduler.config.prediction_type,
             "scheduler": type(self._pipe.scheduler).__name__,
             "scheduler_config": {
-                key: value
+                # As text: some schedulers hold infinities, which JSON does not know.
+                key: str(value)
                 for key, value in self._pipe.scheduler.config.items()
-                if isinstance(value, str | int | float | bool) and not key.startswith("_")
+                if not key.startswith("_")
             },
             "parameters": sum(p.numel() for p in self.unet.parameters()),
             "device": _device_name(self.device),
@@ -111,7 +112,9 @@ class StableDiffusion:
 
         Telemetry, a column each:
             text_noise_magnitude: mean over the steps of ‖ε_c − ε_∅‖₂ over the latent
-                (Wen et al. 2024, eq. 4); NaN without guidance.
+                (Wen et al. 2024, eq. 4); null without guidance. A model that predicts v is taken
+                at its own output, as in the published measurements on SD 2: √ᾱ_t times it is the
+                difference in ε, which vanishes where a schedule ends without signal.
             text_noise_first: the same at the first step alone.
             text_noise_steps: the same for every step.
             latent_norm: ‖z₀‖₂ of the final latent.
@@ -141,20 +144,20 @@ class StableDiffusion:
                 unconditional, conditional = noise.chunk(2)
                 difference = conditional - unconditional
                 noise = unconditional + first.guidance * difference
-                norm = difference.float().flatten(1).norm(dim=1)
-                magnitudes.append(norm * self._to_epsilon(scheduler, t))
+                magnitudes.append(difference.float().flatten(1).norm(dim=1))
             latents = scheduler.step(noise, t, latents, return_dict=False, **drawn)[0]
         images = self._decode(latents)
         seconds = (time.perf_counter() - started) / len(requests)
-        steps = torch.stack(magnitudes, 1).cpu() if guided else None
+        # Shape (batch, steps); without guidance there is nothing to tell.
+        steps = torch.stack(magnitudes, 1).tolist() if guided else [[]] * batch_size
         norms = latents.float().flatten(1).norm(dim=1).cpu()
         finite = torch.isfinite(norms)
         results = []
         for index, request in enumerate(requests):
             telemetry = {
-                "text_noise_magnitude": float(steps[index].mean()) if guided else None,
-                "text_noise_first": float(steps[index, 0]) if guided else None,
-                "text_noise_steps": steps[index].tolist() if guided else None,
+                "text_noise_magnitude": sum(steps[index]) / len(steps[index]) if guided else None,
+                "text_noise_first": steps[index][0] if guided else None,
+                "text_noise_steps": steps[index] if guided else None,
                 "latent_norm": float(norms[index]),
                 "tokens_cut": cut[index],
                 "seconds": seconds,
@@ -174,16 +177,11 @@ class StableDiffusion:
         import diffusers
 
         config = self._pipe.scheduler.config
-        if request.scheduler == "model":
+        chosen = scheduler_class(request.scheduler)
+        if chosen is None:
             scheduler = type(self._pipe.scheduler).from_config(config)
-        elif request.scheduler in SCHEDULERS:
-            name, extra = SCHEDULERS[request.scheduler]
-            scheduler = getattr(diffusers, name).from_config(config, **extra)
         else:
-            raise AuditError(
-                f"unknown scheduler '{request.scheduler}'; there are: "
-                f"model, {', '.join(sorted(SCHEDULERS))}"
-            )
+            scheduler = getattr(diffusers, chosen[0]).from_config(config, **chosen[1])
         scheduler.set_timesteps(request.steps, device=self.device)
         return scheduler
 
@@ -220,17 +218,6 @@ class StableDiffusion:
         # CPU generators: the same seed gives the same noise on every device and in every batch.
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         return noise.to(self.device, self.dtype)
-
-    def _to_epsilon(self, scheduler: Any, t: torch.Tensor) -> float:
-        """Factor from a difference of model outputs to a difference of predicted noise.
-
-        ε = √ᾱ_t v + √(1 − ᾱ_t) z_t (Salimans and Ho 2022), and z_t is shared by both halves.
-        """
-        if scheduler.config.prediction_type != "v_prediction":
-            return 1.0
-        # Euler and its kin have fractional timesteps; ᾱ is smooth between two of them.
-        alphas = scheduler.alphas_cumprod
-        return float(alphas[int(round(float(t)))] ** 0.5)
 
     def _decode(self, latents: torch.Tensor) -> list[Image.Image]:
         decoded = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]

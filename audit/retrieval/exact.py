@@ -50,7 +50,8 @@ def search(
         scores = np.concatenate([scores, found], axis=1)
         ids = np.concatenate([ids, here], axis=1)
         order = np.lexsort((ids, -scores), axis=1)[:, :k]
-        scores, ids = (np.take_along_axis(a, order, axis=1) for a in (scores, ids))
+        scores = np.take_along_axis(scores, order, axis=1)
+        ids = np.take_along_axis(ids, order, axis=1)
     return Neighbours(ids, scores)
 
 

@@ -72,7 +72,8 @@ class EmbeddingFolder:
             frame = pd.read_parquet(self._metadata[shard])
             rows = frame.iloc[wanted[here] - self._starts[shard]]
             frames.append(rows.set_index(pd.Index(here)))
-        return pd.concat(frames).sort_index().reset_index(drop=True)
+        joined: pd.DataFrame = pd.concat(frames).sort_index().reset_index(drop=True)
+        return joined
 
 
 def _mapped(path: Path) -> NDArray[np.floating]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 
 
@@ -14,8 +15,8 @@ def auc(
 
     AUC = P(score⁺ > score⁻) + ½ P(score⁺ = score⁻). Its variance is S₁₀/m + S₀₁/n, the variances
     of the placement values (DeLong et al. 1988); computed by midranks (Sun and Xu 2014). The logit
-    keeps the interval inside [0, 1]; at AUC 0 or 1 the placements have no variance, and the bound
-    is Hanley and McNeil's (1982) at half a pair lost.
+    keeps the interval inside [0, 1]; where the placements have no variance (AUC 0 or 1) it is
+    Newcombe's (2006, method 5).
 
     Args:
         scores: shape (N,), higher means more likely positive.
@@ -39,13 +40,24 @@ def auc(
     area = float(v10.mean())
     variance = (v10.var(ddof=1) / m if m > 1 else 0.0) + (v01.var(ddof=1) / n if n > 1 else 0.0)
     z = float(norm.ppf(0.5 + level / 2))
-    inside = min(max(area, 0.5 / (m * n)), 1 - 0.5 / (m * n))
     if variance == 0:
-        q1, q2 = inside / (2 - inside), 2 * inside**2 / (1 + inside)
-        variance = (
-            inside * (1 - inside) + (m - 1) * (q1 - inside**2) + (n - 1) * (q2 - inside**2)
-        ) / (m * n)
-    logit = np.log(inside / (1 - inside))
-    half = z * np.sqrt(variance) / (inside * (1 - inside))
+        return area, _newcombe(area, m, n, z)
+    logit = np.log(area / (1 - area))
+    half = z * np.sqrt(variance) / (area * (1 - area))
     low, high = (1 / (1 + np.exp(-(logit + side * half))) for side in (-1, 1))
-    return area, (min(float(low), area), max(float(high), area))
+    return area, (float(low), float(high))
+
+
+def _newcombe(area: float, m: int, n: int, z: float) -> tuple[float, float]:
+    """Newcombe (2006), method 5: the θ with (θ̂ − θ)² = z² V(θ), the variance taken at θ itself.
+
+    V(θ) = θ(1 − θ) [1 + (N − 1)(1 − θ)/(2 − θ) + (N − 1) θ/(1 + θ)] / mn, N = (m + n)/2.
+    """
+
+    def beyond(theta: float) -> float:
+        spread = 1 + ((m + n) / 2 - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return (area - theta) ** 2 - z * z * theta * (1 - theta) * spread / (m * n)
+
+    low = 0.0 if area == 0 else brentq(beyond, 1e-12, area - 1e-12)
+    high = 1.0 if area == 1 else brentq(beyond, area + 1e-12, 1 - 1e-12)
+    return float(low), float(high)
