@@ -1,0 +1,1 @@
+"""One file a question: what is asked, of whom, how it is analysed."""
