@@ -1,0 +1,38 @@
+# make audit: audit the phantom, write its card.   make test: the tests.   Each makes what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+RUN ?= runs/phantom
+
+.PHONY: audit test lint wheel clean
+
+audit: $(VENV)/.made
+	$(BIN)/t2i-audit run phantom --out $(RUN)
+	@echo
+	@echo "The card:       $(RUN)/card/card.html"
+	@echo "The dashboard:  $(BIN)/t2i-audit view $(RUN)"
+
+test: $(VENV)/.made-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.made-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(VENV)/.made-dev
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+$(VENV)/.made: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "t2i-audit needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.made-dev: $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build
