@@ -1,0 +1,1 @@
+"""Filters: detectors whose score is meant to block an image."""

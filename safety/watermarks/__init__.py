@@ -1,0 +1,1 @@
+"""Invisible watermarks: codecs, what is read from an image, and attacks on it."""
