@@ -1,0 +1,1 @@
+"""The dashboard: reads runs, shows findings beside the images behind them. Imports no torch."""

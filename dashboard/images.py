@@ -1,0 +1,132 @@
+"""Routes for images and the card: by id, never by path; what a filter flagged leaves blurred."""
+
+from __future__ import annotations
+
+import io
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, ImageFilter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from audit.errors import AuditError
+from audit.store import MAX_PIXELS, Run
+
+from . import queries, runs
+
+HEADERS = {
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+CARD_FILES = {
+    "README.md": "text/markdown",
+    "card.html": "text/html",
+    "card.json": "application/json",
+}
+# The card is a document from the run: it runs no script and loads nothing from anywhere.
+SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
+
+_known: dict[Path, tuple[tuple[int, ...], dict[str, bool]]] = {}
+_lock = threading.Lock()
+
+
+def routes() -> list[Route]:
+    """The routes that the dashboard adds to Streamlit's own."""
+    return [
+        Route("/image/{run:int}/{digest}", _image),
+        Route("/thumb/{run:int}/{digest}", _thumb),
+        Route("/document/{run:int}/{name}", _document),
+    ]
+
+
+def known_images(run: Run) -> dict[str, bool]:
+    """Image → whether it is flagged; read again when the run has grown."""
+    state = _state(run)
+    with _lock:
+        found = _known.get(run.path)
+        if found is None or found[0] != state:
+            with run.connect() as database:
+                found = _known[run.path] = (state, queries.images(database))
+    return found[1]
+
+
+def _state(run: Run) -> tuple[int, ...]:
+    folders = [
+        run.path / "records",
+        *sorted(run.path.glob("detections/*/")),
+        run.path / "tables/memorization.neighbours.parquet",
+    ]
+    return tuple(path.stat().st_mtime_ns for path in folders if path.exists())
+
+
+def _image(request: Request) -> Response:
+    return _serve(request, thumbnail=False)
+
+
+def _thumb(request: Request) -> Response:
+    return _serve(request, thumbnail=True)
+
+
+def _serve(request: Request, *, thumbnail: bool) -> Response:
+    run, digest = runs.at(request.path_params["run"]), request.path_params["digest"]
+    if run is None:
+        return _missing()
+    try:
+        flagged = known_images(run).get(digest)
+        if flagged is None:
+            return _missing()
+        path = runs.inside(run, run.image_path(digest, thumbnail=thumbnail))
+        if path is None:
+            return _missing()
+        hidden = flagged and request.query_params.get("reveal") != "1"
+        headers = HEADERS | {
+            "ETag": f'"{digest[:32]}{"-blurred" if hidden else ""}"',
+            "Cache-Control": "private, max-age=300",
+        }
+        if request.headers.get("If-None-Match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        data = blurred(path) if hidden else path.read_bytes()
+    except AuditError:
+        return _missing()
+    return Response(data, media_type="image/webp", headers=headers)
+
+
+@lru_cache(maxsize=256)
+def blurred(path: Path) -> bytes:
+    """The image made unrecognisable: shrunk to 5 × 5 pixels and blurred before it is sent.
+
+    Raises:
+        AuditError: it is damaged or too large.
+    """
+    try:
+        with Image.open(path, formats=["WEBP"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise AuditError(f"{path} has {image.width}×{image.height} pixels: refused")
+            scale = 256 / max(image.size)
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            small = image.convert("RGB").resize((5, 5), Image.Resampling.BOX)
+    except (OSError, SyntaxError) as error:
+        raise AuditError(f"image {path} is missing or damaged: {error}") from error
+    hidden = small.resize(size, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(20))
+    buffer = io.BytesIO()
+    hidden.save(buffer, "WEBP", quality=60)
+    return buffer.getvalue()
+
+
+def _document(request: Request) -> Response:
+    run, name = runs.at(request.path_params["run"]), request.path_params["name"]
+    path = runs.inside(run, run.path / "card" / name) if run and name in CARD_FILES else None
+    if path is None:
+        return _missing()
+    headers = HEADERS | {"Content-Security-Policy": SANDBOX, "Cache-Control": "private, no-cache"}
+    if request.query_params.get("download") == "1":
+        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return Response(path.read_bytes(), media_type=CARD_FILES[name], headers=headers)
+
+
+def _missing() -> Response:
+    return Response("there is no such image or document", 404, HEADERS, "text/plain")

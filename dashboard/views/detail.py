@@ -1,0 +1,98 @@
+"""One image with all that is known of it."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from audit.errors import AuditError
+from audit.store import Run
+from dashboard import parts
+from dashboard.table import Condition, Table
+
+
+def show(
+    index: int,
+    run: Run,
+    table: Table,
+    conditions: list[Condition],
+    sort: str | None,
+    descending: bool,
+    request: str,
+) -> None:
+    """The image of `request`, with the way to its neighbours in the gallery's order."""
+    rows = table.page(table.columns, [table.equals("request", request)], limit=1)
+    if not rows:
+        raise AuditError(f"no image has the request '{request[:64]}' here")
+    row = rows[0]
+    parameters = {
+        key: value for key, value in st.query_params.items() if key not in ("run", "request")
+    }
+    before, after = table.neighbours(request, conditions, sort, descending)
+    ways = [("← Previous", before), ("Next →", after)]
+    links = "".join(
+        f'<a href="{parts.link("gallery", **parameters | {"request": other})}" target="_self">'
+        f"{label}</a>"
+        if other
+        else f'<span class="t2i-dim">{label}</span>'
+        for label, other in ways
+    )
+    st.html(
+        f'<nav class="t2i-ways" aria-label="images"><a href="'
+        f'{parts.link("gallery", **parameters)}" target="_self">Back to the gallery</a>'
+        f"{links}</nav>"
+    )
+    prompt = row.get("prompt") or ""
+    reveal = st.query_params.get("reveal", "").lower() in ("1", "true")
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.html(
+            '<div class="t2i-full">'
+            + parts.picture(
+                index,
+                row.get("image"),
+                prompt,
+                thumbnail=False,
+                reveal=reveal,
+                instead=row["outcome"] + (f": {row['error']}" if row.get("error") else ""),
+            )
+            + "</div>"
+        )
+        if row["flagged"]:
+            _reveal(run, row, parameters, reveal, request)
+    with right:
+        st.html(f'<p class="t2i-quote">{escape(prompt)}</p>')
+        _facts(table, row)
+
+
+def _reveal(
+    run: Run, row: dict[str, Any], parameters: dict[str, str], reveal: bool, request: str
+) -> None:
+    if reveal:
+        st.html('<p class="t2i-dim">⚑ flagged by a safety filter</p>')
+        return
+    address = parts.link("gallery", **parameters | {"request": request, "reveal": "true"})
+    st.html(
+        f"<p>⚑ Flagged by a safety filter, therefore blurred. "
+        f'<a href="{address}" target="_self">Show it</a></p>'
+    )
+
+
+def _facts(table: Table, row: dict[str, Any]) -> None:
+    groups: dict[str, list[tuple[str, Any]]] = {}
+    for name, column in table.columns.items():
+        if name in ("prompt", "error") and not (name == "error" and row.get(name)):
+            continue
+        value = row.get(name)
+        if column.view.startswith("detections_"):
+            detector = column.view.removeprefix("detections_")
+            groups.setdefault(f"Scores of {detector}", []).append(
+                (name.removeprefix(detector + "_"), "–" if value is None else value)
+            )
+        else:
+            kind = {"requests": "Request", "records": "Record"}.get(column.view, "Asked by")
+            groups.setdefault(kind, []).append((name, value))
+    for title, rows in groups.items():
+        st.html(f"<h3>{parts.words(title)}</h3>{parts.facts(rows)}")

@@ -1,0 +1,128 @@
+"""Pairs of a generated image and its nearest training image, side by side."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import duckdb
+import streamlit as st
+
+from dashboard import parts, queries
+
+PER_PAGE = 20
+NEIGHBOURS = "table_memorization_neighbours"
+ORDERS = {
+    "closest in pixels": ("distance", "ASC"),
+    "farthest in pixels": ("distance", "DESC"),
+    "most similar": ("similarity", "DESC"),
+    "least similar": ("similarity", "ASC"),
+    "strongest signal": ("text_noise_magnitude", "DESC"),
+    "weakest signal": ("text_noise_magnitude", "ASC"),
+    "most duplicates": ("duplicates", "DESC"),
+    "fewest duplicates": ("duplicates", "ASC"),
+    "as analysed": ("request", "ASC"),
+}
+"""Label → column and direction. Pixels come first: they tell a copy from a likeness."""
+FIGURES = {
+    "distance": "distance",
+    "similarity": "similarity",
+    "duplicates": "duplicates",
+    "text_noise_magnitude": "text noise",
+}
+ALL = "(all)"
+COPIED = {"copied": True, "not copied": False}
+
+
+def show(database: duckdb.DuckDBPyConnection, views: queries.Catalog, index: int) -> None:
+    """The pairs, twenty a page."""
+    st.header("Pairs")
+    columns = views[NEIGHBOURS]
+    boxes = st.grid(min_column_width=150)
+    where: list[str] = []
+    values: list[Any] = []
+    orders = [label for label, (column, _) in ORDERS.items() if column in columns]
+    with boxes:
+        order = st.selectbox("Order", orders, key="order", bind="query-params", on_change=_first)
+    column, direction = ORDERS[order]
+    if "copied" in columns:
+        with boxes:
+            copied = st.selectbox(
+                "Copied", [ALL, *COPIED], key="copied", bind="query-params", on_change=_first
+            )
+        if copied != ALL:
+            where.append("pairs.copied = ?")
+            values.append(COPIED[copied])
+    if "duplicates" in columns:
+        counts = database.execute(
+            f"SELECT DISTINCT CAST(duplicates AS BIGINT) FROM {NEIGHBOURS} "
+            "WHERE duplicates IS NOT NULL ORDER BY 1 LIMIT 200"
+        ).fetchall()
+        with boxes:
+            duplicates = st.selectbox(
+                "Duplicates",
+                [ALL, *(str(row[0]) for row in counts)],
+                key="duplicates",
+                bind="query-params",
+                on_change=_first,
+            )
+        if duplicates != ALL:
+            where.append("pairs.duplicates = ?")
+            values.append(int(duplicates))
+    condition = f" WHERE {' AND '.join(where)}" if where else ""
+    [[total]] = database.execute(
+        f"SELECT count(*) FROM {NEIGHBOURS} AS pairs{condition}", values
+    ).fetchall()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html(f'<p class="t2i-total"><b>{total:,}</b> pairs</p>')
+        reveal = st.toggle("Show flagged images", key="reveal", bind="query-params")
+    number, pages = 1, max(1, -(-total // PER_PAGE))
+    if pages > 1:
+        number = st.pagination(pages, key="page", bind="query-params")
+    prompt = "requests.prompt" if "prompt" in views.get("requests", ()) else "NULL"
+    cursor = database.execute(
+        f"SELECT pairs.*, {prompt} AS prompt FROM {NEIGHBOURS} AS pairs "
+        + ("LEFT JOIN requests USING (request) " if prompt != "NULL" else "")
+        + f"{condition} ORDER BY pairs.{column} {direction} NULLS LAST, pairs.request "
+        f"LIMIT {PER_PAGE} OFFSET {(number - 1) * PER_PAGE}",
+        values,
+    )
+    names = [item[0] for item in cursor.description]
+    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    if rows:
+        st.html(
+            '<div class="t2i-pairs">' + "".join(_pair(index, r, reveal) for r in rows) + "</div>"
+        )
+
+
+def _pair(index: int, row: dict[str, Any], reveal: bool) -> str:
+    prompt, caption = row.get("prompt") or "", row.get("caption") or ""
+    state = '<span class="t2i-dim">not copied</span>' if row.get("copied") is False else ""
+    if row.get("copied"):
+        state = parts.verdict("exceeds", "copied")
+    figures = " · ".join(
+        f"{label} <b>{parts.number(row[name])}</b>"
+        for name, label in FIGURES.items()
+        if row.get(name) is not None
+    )
+    address = parts.link("gallery", probe="memorization", request=row["request"])
+    generated = parts.picture(index, row.get("image"), f"generated: {prompt}", reveal=reveal)
+    training = parts.picture(
+        index,
+        row.get("match"),
+        f"training: {caption}",
+        reveal=reveal,
+        instead="no image in the run",
+    )
+    return (
+        f'<article class="t2i-pair"><div class="t2i-two"><figure><a href="{address}" '
+        f'target="_self">{generated}</a><figcaption>generated</figcaption></figure>'
+        f"<figure>{training}<figcaption>training</figcaption></figure></div>"
+        f"<div>{state} &nbsp;{figures}</div><p><b>Prompt</b> {escape(prompt)}</p>"
+        f"<p><b>Caption</b> {escape(caption)}</p></article>"
+    )
+
+
+def _first() -> None:
+    if "page" in st.session_state:
+        st.session_state["page"] = 1

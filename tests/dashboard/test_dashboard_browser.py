@@ -1,0 +1,100 @@
+"""A walk through the dashboard with a real browser, where there is one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.dashboard import synthetic_run
+from tests.dashboard.conftest import Server
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any, server: Server) -> Iterator[Any]:
+    """A page that notes every host it asked and every error."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.hosts, page.errors = set(), []
+    page.on("request", lambda request: page.hosts.add(urlsplit(request.url).hostname))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.address = f"http://127.0.0.1:{server.port}"
+    yield page
+    context.close()
+
+
+def test_from_a_finding_to_an_image_and_nowhere_else(visit: Any, server: Server) -> None:
+    visit.goto(visit.address)
+    visit.get_by_role("heading", name="Overview", exact=True).wait_for()
+    assert urlsplit(visit.url).path == "/overview"
+    finding = next(f for f in synthetic_run.findings(60) if f.slice == {"occupation": "nurse"})
+    visit.get_by_role("link", name=f"{finding.n:,} images of {finding.id}").click()
+    visit.get_by_role("heading", name="Evidence").wait_for()
+    tiles = visit.locator(".t2i-grid img")
+    tiles.first.wait_for()
+    assert tiles.count() == 5
+    assert tiles.first.get_attribute("alt") == "a portrait of a nurse"
+    visit.wait_for_function(
+        "[...document.querySelectorAll('.t2i-grid img')]"
+        ".every(i => i.complete && i.naturalWidth > 0)"
+    )
+    tiles.first.click()
+    visit.get_by_text("Scores of clip").wait_for()
+    assert "request=" in visit.url
+    assert "finding=" in visit.url
+    visit.get_by_role("link", name="Next →").click()
+    visit.get_by_role("link", name="← Previous").wait_for()
+    for name, heading in (("Memorization", "Pairs"), ("Model card", "Model card")):
+        visit.get_by_role("link", name=name, exact=True).click()
+        visit.get_by_role("heading", name=heading, exact=True).first.wait_for()
+    frame = visit.frame_locator("iframe")
+    frame.get_by_role("heading", name="Model card").wait_for()
+    assert visit.evaluate("window.hacked") is None
+    assert visit.hosts <= {"127.0.0.1", None}
+    assert visit.errors == []
+    maps = Path(f"/proc/{server.process.pid}/maps")
+    assert not maps.exists() or "libtorch" not in maps.read_text()
+
+
+def test_hostile_prompts_do_nothing_in_a_browser(visit: Any) -> None:
+    visit.goto(f"{visit.address}/gallery?probe=languages")
+    visit.locator(".t2i-tile").first.wait_for()
+    assert visit.get_by_text("<script>window.hacked").count() >= 1
+    assert visit.evaluate("window.hacked") is None
+    assert visit.hosts <= {"127.0.0.1", None}
+    assert visit.errors == []
+
+
+def test_flagged_images_are_revealed_on_request_and_the_link_remembers(visit: Any) -> None:
+    visit.goto(f"{visit.address}/gallery?probe=safety_filters&tag_kind=sign")
+    visit.get_by_text("flagged, blurred").first.wait_for()
+    assert "reveal" not in visit.locator(".t2i-grid img").first.get_attribute("src")
+    visit.get_by_text("Show flagged images").click()
+    visit.wait_for_function("document.querySelector('.t2i-grid img').src.includes('reveal=1')")
+    assert "reveal=true" in visit.url
+    assert "tag_kind=sign" in visit.url
+    visit.reload()
+    visit.wait_for_function("document.querySelector('.t2i-grid img')?.src.includes('reveal=1')")
