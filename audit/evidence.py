@@ -69,6 +69,9 @@ def select(frame: pd.DataFrame, evidence: Mapping[str, Any]) -> pd.DataFrame:
     for column, value in evidence.items():
         if column == "probe":
             continue
+        if value is None:
+            frame = frame[frame[column].isna()]
+            continue
         frame = frame[
             frame[column].isin(value) if isinstance(value, list) else frame[column] == value
         ]

@@ -68,8 +68,10 @@ class Finding:
         """The inverse of :meth:`as_dict`; unknown keys of newer versions are left out."""
         known = {f.name for f in dataclasses.fields(cls)}
         kept = {key: value for key, value in row.items() if key in known}
-        if kept.get("ci") is not None:
-            kept["ci"] = (float(kept["ci"][0]), float(kept["ci"][1]))
+        bounds = kept.get("ci")
+        # Half an interval is none: an infinite bound is stored as null.
+        whole = bounds is not None and None not in bounds
+        kept["ci"] = (float(bounds[0]), float(bounds[1])) if whole else None
         return cls(**kept)
 
 

@@ -138,6 +138,8 @@ def test_a_finding_survives_json_with_nan_and_numpy():
     assert row["estimate"] is None and row["slice"] == {"k": 3} and row["id"] == "p.m[k=3]"
     again = Finding.from_dict({**row, "of_a_newer_version": 1})
     assert (again.ci, again.n, again.id) == ((0.1, 1.0), 3, finding.id)
+    unbounded = Finding("p", "m", ci=(float("nan"), float("nan")))
+    assert Finding.from_dict(unbounded.as_dict()).ci is None
 
 
 @pytest.mark.parametrize(
