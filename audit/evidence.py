@@ -65,7 +65,8 @@ def table(run: Run, probe: str, columns: list[str] | None = None) -> pd.DataFram
 
 
 def select(frame: pd.DataFrame, evidence: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows behind a finding: equality on every column of its `evidence`."""
+    """The rows behind a finding: each column of its `evidence` equals the value, is one of the
+    values of a list, or is missing where the value is ``None``."""
     for column, value in evidence.items():
         if column == "probe":
             continue
