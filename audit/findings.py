@@ -70,8 +70,10 @@ class Finding:
         kept = {key: value for key, value in row.items() if key in known}
         bounds = kept.get("ci")
         # Half an interval is none: an infinite bound is stored as null.
-        whole = bounds is not None and None not in bounds
-        kept["ci"] = (float(bounds[0]), float(bounds[1])) if whole else None
+        if bounds is None or None in bounds:
+            kept["ci"] = None
+        else:
+            kept["ci"] = (float(bounds[0]), float(bounds[1]))
         return cls(**kept)
 
 
