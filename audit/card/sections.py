@@ -1,0 +1,305 @@
+"""The sections of a card, in the order of the Stable Diffusion cards: what was measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from audit.findings import Finding
+
+from . import method, pictures
+from .blocks import Block, Figure, Prose, Row, Section, Table, text
+from .content import Card, finite
+from .figures import NARROW, WIDE, Curve, Mark, duplication, forest, ladder, roc
+from .tables import by_metric, cross_checks, findings_table, summary
+from .wording import UNWRITTEN, VERDICTS, clean, markdown, metric, where
+
+if TYPE_CHECKING:
+    from audit.store import Run
+
+PROBES = {
+    "demographics": "Bias",
+    "languages": "Languages",
+    "memorization": "Memorization",
+    "safety-filters": "Safety filters",
+    "watermarks": "Watermark and provenance",
+}
+"""Probe → the title of its section; other probes follow under their own names."""
+
+_ABOUT = {
+    "demographics": (
+        "Whom the model draws when the prompt does not say. The people are made up, so nothing "
+        "here is anyone's gender, race or identity: a label is what an instrument *perceived* in "
+        "an image, and an image that it could not label stays in the count as what it is. Two "
+        "gender presentations are told apart; non-binary people are not measured. Where the "
+        "reference is a labour share, it is a reference and not a fairness target: that a model "
+        "repeats a skewed labour market does not make its images fair."
+    ),
+    "languages": (
+        "What is lost when the same thing is asked in another language. Each prompt is paired "
+        "with its English version on the same seeds, and every image is held against the English "
+        "text; a negative difference means that the other language is followed less well."
+    ),
+    "memorization": (
+        "Which training images the model gives back. A copy is judged by comparison with the "
+        "training images that the audit was given; copies of images that it was not given are "
+        "not found."
+    ),
+    "safety-filters": (
+        "What the filters let through and what they block without need. The rates hold for the "
+        "concepts and prompts of this suite, at the thresholds of the filters; no explicit "
+        "material is used."
+    ),
+    "watermarks": (
+        "Whether a delivered image can be recognised as generated: rates of detection on marked "
+        "images, false alarms on unmarked ones, and what is left after ordinary edits. A mark "
+        "that is not found proves nothing about where an image comes from."
+    ),
+}
+
+_DRAWN = {"languages.alignment": "alignment_gap", "memorization.duplication": "copy_rate"}
+"""A table that is drawn by itself, and the metric that needs no second drawing then."""
+
+_SHARES = ("share_", "rate", "bit_accuracy", "agreement_")
+
+
+def sections(run: Run, card: Card) -> list[Section]:
+    """Every section of the card; one that has nothing to show says why."""
+    return [
+        Section("Summary of verdicts", list(_summary(card))),
+        *method.details(card),
+        Section(
+            "Limitations and Bias",
+            [Prose(f"Here stands what this audit measured. Limitations beyond it: {UNWRITTEN}")],
+        ),
+        *(Section(title, list(_probe(run, card, probe)), 3) for probe, title in PROBES.items()),
+        *_others(run, card),
+        *method.training(card),
+        *method.how(card),
+        *method.failed(card, PROBES),
+        *method.closing(card),
+    ]
+
+
+def verdicts(card: Card) -> list[tuple[str, int]]:
+    """Verdict → number of findings, all four of them."""
+    counts: Counter[str] = Counter(finding.verdict for finding in card.findings)
+    return [(words, counts[name]) for name, words in VERDICTS.items()]
+
+
+def _summary(card: Card) -> Iterator[Block]:
+    made = str(card.info.get("created", ""))[:10]
+    version = dict(card.info.get("versions") or {}).get("t2i-audit", "of unknown version")
+    counts = ", ".join(f"{number:,} {words}" for words, number in verdicts(card))
+    yield Prose(
+        f"Measured by t2i-audit {markdown(version)} in a run of {markdown(made)}: "
+        f"{card.images:,} images of {card.planned:,} planned, {len(card.findings):,} findings "
+        f"({counts})."
+    )
+    if card.findings:
+        yield summary(card.findings, PROBES)
+    else:
+        yield Prose("The run holds no findings: nothing was analysed.")
+    yield Prose(
+        "**Exceeds**: the whole interval lies beyond the reference and its margin. **Within**: "
+        "the whole interval lies inside the margin. **Inconclusive**: neither can be said from "
+        "these images, or no threshold is declared; it does not mean that all is well. "
+        "**Not tested**: nothing was measured."
+    )
+    if card.gates:
+        rows = [
+            Row(
+                [
+                    text(gate.get("gate", "")),
+                    text(gate.get("state", "")),
+                    text(", ".join(f"{name}: {state}" for name, state in _items(gate))),
+                ]
+            )
+            for gate in card.gates
+        ]
+        yield Table(
+            "Gates of the spec",
+            ["Gate", "State", "Decided by"],
+            rows,
+            "Held against the whole interval.",
+        )
+
+
+def _items(gate: object) -> list[tuple[str, str]]:
+    findings = gate.get("findings") if isinstance(gate, dict) else None
+    return list(findings.items()) if isinstance(findings, dict) else []
+
+
+def _probe(run: Run, card: Card, probe: str) -> Iterator[Block]:
+    findings = card.of(probe)
+    if probe in _ABOUT:
+        yield Prose(_ABOUT[probe])
+    if not findings:
+        yield Prose(f"**Not tested.** This run holds no findings of the probe {markdown(probe)}.")
+        return
+    already = {metric for name, metric in _DRAWN.items() if name in card.tables}
+    yield from _special(card, probe)
+    for title, group in by_metric(findings):
+        measured = [finding for finding in group if finding.estimate is not None]
+        drawn = len(measured) > 1 and group[0].metric not in already
+        if drawn:
+            yield _forest(title, group)
+        yield findings_table(title, group, folded=drawn)
+        checks = cross_checks(title, group)
+        if checks is not None:
+            yield checks
+    if probe == "memorization":
+        shown = pictures.pairs(run, card)
+        if shown is not None:
+            yield shown
+    samples = pictures.sheet(run, probe)
+    if samples is not None:
+        yield samples
+
+
+def _others(run: Run, card: Card) -> list[Section]:
+    others = dict.fromkeys(f.probe for f in card.findings if f.probe not in PROBES)
+    return [Section(f"Probe {clean(probe)}", list(_probe(run, card, probe)), 3) for probe in others]
+
+
+def _special(card: Card, probe: str) -> Iterator[Block]:
+    """The figures that are drawn from a table of the probe."""
+    if probe == "languages":
+        yield from _ladder(card)
+    elif probe == "memorization":
+        yield from _duplication(card)
+    elif probe == "safety-filters":
+        yield from _roc(card)
+
+
+def _forest(title: str, group: list[Finding]) -> Figure:
+    about = metric(group[0].metric)
+    shares = any(
+        group[0].metric.startswith(part) or group[0].metric.endswith(part) for part in _SHARES
+    )
+    wide, narrow = (
+        forest(
+            [_mark(finding) for finding in group],
+            name=f"{_slug(group[0])}-{width}",
+            title=title,
+            show=about.show,
+            axis=about.label if width == WIDE else "",
+            domain=(0.0, 1.0) if shares else None,
+            width=width,
+        )
+        for width in (WIDE, NARROW)
+    )
+    return Figure(wide, narrow, f"{title}. Point: estimate; line: interval; n: images.")
+
+
+def _mark(finding: Finding) -> Mark:
+    low, high = finding.ci or (None, None)
+    return Mark(
+        clean(where(finding)),
+        finding.estimate,
+        low,
+        high,
+        finding.n,
+        finding.reference,
+        finding.verdict,
+    )
+
+
+def _ladder(card: Card) -> Iterator[Block]:
+    frame = card.tables.get("languages.alignment")
+    if frame is None:
+        return
+    found = {
+        str(finding.slice.get("language")): finding.verdict
+        for finding in card.of("languages")
+        if finding.metric == "alignment_gap"
+    }
+    marks = [
+        Mark(
+            clean(row["language"]),
+            finite(row["gap"]),
+            finite(row["low"]),
+            finite(row["high"]),
+            int(finite(row["n"]) or 0),
+            verdict=found.get(str(row["language"]), "inconclusive"),
+        )
+        for row in frame.to_dict("records")
+    ]
+    if all(mark.estimate is None for mark in marks):
+        return
+    about = metric("alignment_gap")
+    wide, narrow = (
+        ladder(
+            marks,
+            name=f"ladder-{width}",
+            title="Loss against English, by language",
+            show=about.show,
+            axis="difference from English; negative: worse",
+            width=width,
+        )
+        for width in (WIDE, NARROW)
+    )
+    yield Figure(
+        wide,
+        narrow,
+        "Loss against English, by language, the largest first. Bar and point: paired difference "
+        "in alignment on the same seeds; line: interval; n: pairs.",
+    )
+
+
+def _duplication(card: Card) -> Iterator[Block]:
+    frame = card.tables.get("memorization.duplication")
+    if frame is None:
+        return
+    marks = [
+        (
+            int(finite(row["duplicates"]) or 0),
+            Mark(
+                f"{row['duplicates']}",
+                finite(row["share"]),
+                finite(row["low"]),
+                finite(row["high"]),
+                int(finite(row["n"]) or 0),
+            ),
+        )
+        for row in frame.to_dict("records")
+    ]
+    title = "Share of images that copy the training image, by its copies in the training data"
+    wide, narrow = (
+        duplication(marks, name=f"duplication-{width}", title=title, axis="copied", width=width)
+        for width in (560, NARROW)
+    )
+    yield Figure(wide, narrow, f"{title}. Line through the points: interval; n: images.")
+
+
+def _roc(card: Card) -> Iterator[Block]:
+    frame = card.tables.get("safety_filters.roc")
+    if frame is None:
+        return
+    areas = {
+        str(finding.slice.get("filter")): finding
+        for finding in card.of("safety-filters")
+        if finding.metric == "auc" and list(finding.slice) == ["filter"]
+    }
+    curves = []
+    for name, rows in frame.groupby("filter", sort=True):
+        pairs = zip(map(finite, rows["fpr"]), map(finite, rows["tpr"]), strict=True)
+        points = sorted((x, y) for x, y in pairs if x is not None and y is not None)
+        curves.append(Curve(_curve_label(str(name), areas.get(str(name))), points))
+    title = "Filters: restricted images blocked against harmless images blocked"
+    wide, narrow = (
+        roc(curves, name=f"roc-{width}", title=title, width=width) for width in (560, NARROW)
+    )
+    yield Figure(wide, narrow, f"{title}, over every threshold. Dashed diagonal: chance.")
+
+
+def _curve_label(name: str, area: Finding | None) -> str:
+    if area is None or area.estimate is None:
+        return clean(name)
+    return f"{clean(name)}: AUC {metric('auc').show(area.estimate)}, n {area.n:,}"
+
+
+def _slug(finding: Finding) -> str:
+    name = f"{finding.probe}-{finding.metric}-{'-'.join(finding.slice)}".lower()
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)

@@ -1,0 +1,252 @@
+"""How the card says things: names of metrics, numbers, verdicts, escaping."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from audit.findings import Finding
+
+MANY = 4
+"""Values of one column that an address in a table names one by one."""
+
+UNWRITTEN = "To be written by the developers."
+
+VERDICTS = {
+    "exceeds": "exceeds",
+    "within": "within",
+    "inconclusive": "inconclusive",
+    "not_tested": "not tested",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's name for readers, what the axis says, and how its numbers are printed."""
+
+    label: str
+    show: Callable[[float], str]
+
+
+def percent(value: float) -> str:
+    """A share; near 0 and 1 with two significant digits, so that rare is not shown as never.
+
+    >>> percent(0.2412), percent(0.0003), percent(1), percent(0.99987)
+    ('24.1%', '0.03%', '100.0%', '99.987%')
+    """
+    return _digits(100 * value, 1, edge=100) + "%"
+
+
+def decimal(value: float) -> str:
+    """A number with three decimals, more where it is small.
+
+    >>> decimal(0.98765), decimal(-0.0412), decimal(0.00031)
+    ('0.988', '−0.041', '0.00031')
+    """
+    return _digits(value, 3, edge=1)
+
+
+def signed(value: float) -> str:
+    """A difference, with its sign.
+
+    >>> signed(0.0412), signed(-0.0412), signed(0)
+    ('+0.041', '−0.041', '0.000')
+    """
+    return ("+" if value > 0 else "") + decimal(value)
+
+
+def _digits(value: float, places: int, edge: float) -> str:
+    size = abs(value)
+    least = 10.0**-places
+    distance = min(size, abs(edge - size))
+    if 0 < distance < least:
+        # Two significant digits of the distance from 0 or from the edge.
+        places = max(places, 1 - int(f"{distance:e}".split("e")[1]))
+        shown = f"{size:.{places}f}".rstrip("0")
+    else:
+        shown = f"{size:.{places}f}"
+    return ("−" if value < 0 and float(shown) else "") + shown
+
+
+METRICS = {
+    "share_female_presenting": Metric("Share perceived as female-presenting", percent),
+    "share_dark_skin": Metric("Share perceived with a dark skin tone", percent),
+    "share_glasses": Metric("Share perceived with glasses", percent),
+    "mean_absolute_deviation": Metric("Mean absolute deviation from the reference", percent),
+    "alignment_gap": Metric("Alignment against the English prompt, paired difference", signed),
+    "copy_rate": Metric("Share of images that copy the training image", percent),
+    "detection_auc": Metric("Detection of memorized prompts, area under the ROC curve", decimal),
+    "miss_rate": Metric("Miss rate: restricted images let through", percent),
+    "false_block_rate": Metric("False-block rate: harmless images blocked", percent),
+    "block_rate": Metric("Block rate: images that a user never sees", percent),
+    "filter_agreement": Metric("Share of images on which two filters decide alike", percent),
+    "auc": Metric("Area under the ROC curve", decimal),
+    "detection_rate": Metric("Share of images in which the watermark is detected", percent),
+    "true_positive_rate": Metric("True-positive rate", percent),
+    "false_positive_rate": Metric("False-positive rate", percent),
+    "inverted_rate": Metric("Share of marked images whose mark is read inverted", percent),
+    "bit_accuracy": Metric("Share of the watermark's bits read correctly", percent),
+}
+
+_FAMILIES = {
+    "share_": "Share of images: {}",
+    "mean_deviation_": "Mean absolute deviation from the reference: {}",
+    "agreement_": "Agreement of two instruments: {}",
+    "true_positive_rate_": "True-positive rate after {}",
+}
+"""Metrics that a suite or a setting names; all are shares or mean differences of shares."""
+
+
+def metric(name: str) -> Metric:
+    """A metric's words; a name that is not known is taken apart.
+
+    >>> metric("share_smiling").label, metric("share_smiling").show(0.5)
+    ('Share of images: smiling', '50.0%')
+    """
+    if name in METRICS:
+        return METRICS[name]
+    for start, label in _FAMILIES.items():
+        if name.startswith(start):
+            return Metric(label.format(plain(name.removeprefix(start))), percent)
+    if name.endswith(("_gap", "_difference")):
+        return Metric(plain(name).capitalize(), signed)
+    show = percent if name.endswith("_rate") else decimal
+    return Metric(plain(name).capitalize(), show)
+
+
+def plain(name: object) -> str:
+    """A column's or outcome's name as words."""
+    return str(name).replace("_", " ")
+
+
+def where(finding: Finding) -> str:
+    """The slice of a finding as a reader says it; no slice: all."""
+    parts = [
+        scalar(value) if isinstance(value, str) else f"{plain(key)} {scalar(value)}"
+        for key, value in finding.slice.items()
+    ]
+    return " · ".join(parts) or "all"
+
+
+def values(finding: Finding) -> str:
+    """The values of a slice, where a heading already says what they are."""
+    return " · ".join(map(scalar, finding.slice.values())) or "all"
+
+
+def scalar(value: Any) -> str:
+    """A value of a slice, a setting or a description in one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple) and all(not isinstance(v, list | dict) for v in value):
+        return ", ".join(map(scalar, value))
+    if (counts := confusion(value)) is not None:
+        return f"confusion matrix, {counts[0]:,} of {counts[1]:,} on its diagonal"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def confusion(value: Any) -> tuple[int, int] | None:
+    """Counts on the diagonal and in total of a square matrix of counts; ``None`` for others.
+
+    >>> confusion([[8, 2], [1, 9]])
+    (17, 20)
+    """
+    rows = value if isinstance(value, list) else []
+    if len(rows) < 2 or any(not isinstance(r, list) or len(r) != len(rows) for r in rows):
+        return None
+    if any(type(count) is not int for row in rows for count in row):
+        return None
+    return sum(row[i] for i, row in enumerate(rows)), sum(map(sum, rows))
+
+
+def query(finding: Finding) -> str:
+    """The dashboard's address of the images behind a finding.
+
+    >>> query(Finding("demographics", "share", evidence={"occupation": "head cook"}))
+    '?page=gallery&probe=demographics&occupation=head%20cook'
+    """
+    fields: dict[str, Any] = {"page": "gallery", "probe": finding.probe}
+    for key, value in finding.evidence.items():
+        fields[str(key)] = [_asked(v) for v in value] if isinstance(value, list) else _asked(value)
+    return "?" + urlencode(fields, doseq=True, quote_via=quote)
+
+
+def short_query(finding: Finding) -> str:
+    """The address for a table: a list of many values is counted instead.
+
+    >>> short_query(Finding("a", "m", evidence={"outcome": "ok", "request": ["x"] * 9}))
+    '?page=gallery&probe=a&outcome=ok&request=… (9 values; all in card.json)'
+    """
+    evidence = finding.evidence.items()
+    many = {key: v for key, v in evidence if isinstance(v, list) and len(v) > MANY}
+    few = {key: value for key, value in evidence if key not in many}
+    said = "".join(
+        f"&{quote(str(key))}=… ({len(values):,} values; all in card.json)"
+        for key, values in many.items()
+    )
+    return query(dataclasses.replace(finding, evidence=few)) + said
+
+
+def _asked(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+
+
+def flat(about: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    """A nested description as dotted names and one-line values.
+
+    >>> flat({"error": {"skin": 0.02}, "version": "1"})
+    {'error.skin': '0.02', 'version': '1'}
+    """
+    lines: dict[str, str] = {}
+    for key, value in about.items():
+        if isinstance(value, Mapping) and value:
+            lines |= flat(value, f"{before}{key}.")
+        else:
+            lines[f"{before}{key}"] = scalar(value)
+    return lines
+
+
+def clean(value: object) -> str:
+    """Text on one line, without the control characters that reorder or hide what is read.
+
+    >>> clean("a\\nb" + chr(0x202E) + "c")
+    'a bc'
+    """
+    kept = []
+    for letter in str(value):
+        kind = unicodedata.category(letter)
+        if kind == "Cc" or letter in "\u2028\u2029":
+            kept.append(" ")
+        # The joiners shape letters in Persian, Hindi and emoji.
+        elif kind not in ("Cf", "Cs") or letter in "\u200c\u200d":
+            kept.append(letter)
+    return re.sub(r" {2,}", " ", "".join(kept)).strip()
+
+
+_SPECIAL = re.compile(
+    r"[\\`*\[\]#|~$@]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # inside a word an underscore is only that
+    r"|:(?=/)|(?<=www)\."  # addresses that GitHub would make links of
+    r"|^[-+](?=\s)",  # a bullet
+    re.IGNORECASE,
+)
+
+
+def markdown(value: object) -> str:
+    """Text that means nothing to Markdown: no markup, no HTML, no link, no new cell.
+
+    >>> markdown("a|b](javascript:x) <b>")
+    'a\\\\|b\\\\](javascript:x) &lt;b&gt;'
+    """
+    text = clean(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = _SPECIAL.sub(lambda match: "\\" + match[0], text)
+    return re.sub(r"^(\d+)([.)])(?=\s)", r"\1\\\2", text)  # a numbered list
