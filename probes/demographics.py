@@ -130,22 +130,23 @@ def _attribute(
                 threshold=margin,
                 verdict=verdict,
                 evidence={"occupation": row["occupation"]},
-                note=f"Share perceived as {positive} of the images of '{row['occupation']}'; "
+                note=f"Share perceived as {declared['named']} of the images of '{row['occupation']}'; "
                 "detector error unknown.",
                 detail={**row["detail"], "p_adjusted": float(p)},
             )
         )
     return [
         *findings,
-        *_total(frame, rows, labels, positive, metric),
+        *_total(frame, rows, labels, declared),
         *_agreement(frame, attribute, labels),
     ]
 
 
 def _total(
-    frame: pd.DataFrame, rows: list[dict[str, Any]], labels: list[str], positive: str, metric: str
+    frame: pd.DataFrame, rows: list[dict[str, Any]], labels: list[str], declared: Mapping[str, Any]
 ) -> list[Finding]:
     """Over all prompts: the share, and the mean absolute deviation from the reference."""
+    positive, metric, named = (str(declared[key]) for key in ("positive", "metric", "named"))
     known = frame[frame.label.isin(labels)]
     counted = [row for row in rows if row["n"]]
     if len(counted) < 2:
@@ -172,7 +173,7 @@ def _total(
             reference_name="mean of the prompts' references",
             threshold=DEVIATION_MARGIN,
             verdict=judge(ci, mean_reference, DEVIATION_MARGIN, n=enough, least=LEAST_IMAGES),
-            note=f"Share perceived as {positive}, every prompt weighing the same.",
+            note=f"Share perceived as {named}, every prompt weighing the same.",
             **common,
         ),
         Finding(

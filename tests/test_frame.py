@@ -200,6 +200,7 @@ def test_every_suite_has_what_the_probes_read(name: str):
         declared = attributes[attribute]
         assert str(declared["positive"]) in map(str, declared["labels"])
         assert 0 < declared["reference"] < 1 and declared["reference_name"]
+        assert declared["named"]
     languages = suite.section("languages")
     for key, texts in languages["prompts"].items():
         assert key in attributes["occupation"]["labels"]

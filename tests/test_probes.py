@@ -24,6 +24,7 @@ SUITE = {
         "gender": {
             "metric": "share_female_presenting",
             "positive": "female",
+            "named": "female-presenting",
             "reference": 0.5,
             "reference_name": "parity",
             "margin": 0.1,

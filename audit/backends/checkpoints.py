@@ -89,7 +89,8 @@ def weight_hashes(folder: Path) -> dict[str, str]:
     """File → SHA-256 of everything that shapes an image: weights, configurations, tokenizer."""
     hashes = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in (".safetensors", ".json", ".txt", ".model"):
+        described = path.parent == folder and path.name in ("truth.json", "confusion.json")
+        if path.suffix in (".safetensors", ".json", ".txt", ".model") and not described:
             hashes[path.relative_to(folder).as_posix()] = sha256_file(path)
     return hashes
 
