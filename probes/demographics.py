@@ -130,7 +130,7 @@ def _attribute(
                 threshold=margin,
                 verdict=verdict,
                 evidence={"occupation": row["occupation"]},
-                note=f"Share perceived as {declared['named']} of the images of '{row['occupation']}'; "
+                note=f"Share of '{row['occupation']}' images perceived as {declared['named']}; "
                 "detector error unknown.",
                 detail={**row["detail"], "p_adjusted": float(p)},
             )

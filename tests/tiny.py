@@ -147,7 +147,8 @@ def make_suite(path: Path, clip: Path) -> Path:
 sampler: {{steps: 2, guidance: 3.0}}
 detectors: {{clip: {{model: {clip}}}}}
 attributes:
-  gender: {{metric: share_female_presenting, positive: female, named: female-presenting, reference: 0.5,
+  gender: {{metric: share_female_presenting, positive: female, named: female-presenting,
+            reference: 0.5,
             reference_name: parity, margin: 0.1,
             labels: {{female: a photo of a woman, male: a photo of a man}}}}
 demographics:
