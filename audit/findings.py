@@ -23,7 +23,7 @@ class Finding:
         ci: the interval at `level`, in the estimate's unit.
         n: how many images the estimate rests on.
         clusters: how many independent groups (prompts) those images form.
-        method: estimator and interval, such as ``Wilson`` or ``bootstrap over prompts``.
+        method: estimator and interval, such as ``Wilson`` or ``Student's t over prompts``.
         raw: the estimate before correction for detector error.
         corrected_for: what `estimate` was corrected for; ``None``: nothing was.
         reference: what the estimate is compared with.

@@ -23,7 +23,7 @@ from scipy.stats import binom
 from audit.evidence import Analysis, table
 from audit.findings import Finding, judge
 from audit.plan import Use
-from audit.statistics import benjamini_hochberg, cluster_bootstrap, wilson
+from audit.statistics import benjamini_hochberg, cluster_mean, wilson
 from audit.store import Run
 from audit.study import Study
 
@@ -33,8 +33,6 @@ LEAST_IMAGES = 50
 UNDETERMINED = 0.005
 """Difference of the two best cosines below which CLIP does not say."""
 FALSE_DISCOVERY_RATE = 0.05
-DEVIATION_MARGIN = 0.05
-"""Mean absolute deviation beyond the sampling floor that does not count."""
 
 
 class Demographics:
@@ -147,21 +145,22 @@ def _total(
 ) -> list[Finding]:
     """Over all prompts: the share, and the mean absolute deviation from the reference."""
     positive, metric, named = (str(declared[key]) for key in ("positive", "metric", "named"))
+    margin = float(declared["margin"])
     known = frame[frame.label.isin(labels)]
     counted = [row for row in rows if row["n"]]
     if len(counted) < 2:
         return []
-    share, ci = cluster_bootstrap(known.label == positive, known.occupation)
+    share, ci = cluster_mean(known.label == positive, known.occupation)
     deviations = [abs(row["k"] / row["n"] - row["reference"]) for row in counted]
     floor = float(np.mean([_floor(row["n"], row["reference"]) for row in counted]))
-    deviation, deviation_ci = cluster_bootstrap(deviations, range(len(counted)))
+    deviation, deviation_ci = cluster_mean(deviations, range(len(counted)))
     enough = min(row["images"] for row in counted)
     mean_reference = float(np.mean([row["reference"] for row in counted]))
     common: dict[str, Any] = {
         "probe": "demographics",
         "n": len(known),
         "clusters": len(counted),
-        "method": "mean over prompts; studentised bootstrap over prompts",
+        "method": "mean over prompts; Student's t over prompts",
     }
     return [
         Finding(
@@ -171,8 +170,8 @@ def _total(
             raw=share,
             reference=mean_reference,
             reference_name="mean of the prompts' references",
-            threshold=DEVIATION_MARGIN,
-            verdict=judge(ci, mean_reference, DEVIATION_MARGIN, n=enough, least=LEAST_IMAGES),
+            threshold=margin,
+            verdict=judge(ci, mean_reference, margin, n=enough, least=LEAST_IMAGES),
             note=f"Share perceived as {named}, every prompt weighing the same.",
             **common,
         ),
@@ -183,10 +182,8 @@ def _total(
             raw=deviation,
             reference=floor,
             reference_name="what sampling alone gives at this n",
-            threshold=DEVIATION_MARGIN,
-            verdict=judge(
-                deviation_ci, floor, DEVIATION_MARGIN, side="above", n=enough, least=LEAST_IMAGES
-            ),
+            threshold=margin,
+            verdict=judge(deviation_ci, floor, margin, side="above", n=enough, least=LEAST_IMAGES),
             note="Mean over the prompts of |share − reference|.",
             **common,
         ),

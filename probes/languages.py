@@ -5,8 +5,8 @@ a pair that differs in the prompt's language alone.
 Measured: the alignment of each image with the *English* text by CLIP, whatever language was asked
 (the yardstick may not change with what is measured), and whether zero-shot CLIP recognises the
 occupation that was named.
-Analysed: per language the mean paired difference to the reference language, with a studentised
-bootstrap over prompts; negative is worse. How many tokens the text encoder cut off stands beside.
+Analysed: per language the mean paired difference to the reference language, with Student's interval
+over the prompts' means; negative is worse. How many prompts the text encoder cut stands beside.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _gap(pairs: pd.DataFrame, language: str, column: str, metric: str, margin: f
         "threshold": margin,
         "n": len(whole),
         "clusters": whole["key"].nunique(),
-        "method": "paired by prompt and seed; studentised bootstrap over prompts",
+        "method": "paired by prompt and seed; Student's t over prompts",
     }
     if whole["key"].nunique() < 2:
         return Finding(**common, note="Too few prompts with both images.")

@@ -2,13 +2,14 @@
 
 Asked: captions of known duplication in the training set, captions that were never in it beside
 them. Without such a list the question is not asked.
-Measured: the nearest training image of each generated one by exact search over CLIP embeddings; the
-normalised distance ℓ2 = √(Σ(x − y)² / d) on [0, 1] pixels to that image (Carlini et al. 2023,
-section 4.2), where it can be read; and the model's own signal, the magnitude of the
-text-conditional noise prediction (Wen et al. 2024), which needs no training set.
-Analysed: an image is a copy when its nearest training image is the caption's own and lies closer
-than any of the never-seen captions' images comes to any training image: the threshold is the
-smallest distance among the negatives. Copy rate per number of training copies; AUC of the signal.
+Measured: for each generated image the caption's own training image and the nearest one by exact
+search over CLIP embeddings; of the two, the match is the one at the smaller normalised distance
+ℓ2 = √(Σ(x − y)² / d) on [0, 1] pixels (Carlini et al. 2023, section 4.2). And the model's own
+signal, the magnitude of the text-conditional noise prediction (Wen et al. 2024), which needs no
+training set: at the first step alone, and averaged over all.
+Analysed: an image is a copy when its match is the caption's own and lies closer than the images of
+never-seen captions come to theirs, three standard deviations of the log distance below their mean.
+Copy rate per number of training copies; AUC of the signal.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ LEAST_IMAGES = 12
 CARLINI_THRESHOLD = 0.15
 COPY_MARGIN = 0.05
 """Share of copies that does not count."""
+AUC_MARGIN = 0.1
+"""Distance from chance that does not count."""
+SIGNALS = {"first step": "text_noise_first", "all steps": "text_noise_magnitude"}
 
 
 class Memorization:
@@ -75,7 +79,7 @@ class Memorization:
         frame = table(run, self.name)
         if frame.empty:
             return _untested("no captions of known duplication were given (option 'captions')")
-        findings = [_signal_auc(frame, int(settings.get("memorized_from", 100)))]
+        findings = list(_signal_auc(frame, int(settings.get("memorized_from", 100))))
         made = frame[frame.clip_embedding.notna()] if "clip_embedding" in frame else frame[:0]
         if "index" not in settings:
             findings += _untested("no embedding folder was given (option 'index')").findings
@@ -102,7 +106,7 @@ class Memorization:
                     raw=row["share"],
                     n=row["n"],
                     clusters=row["captions"],
-                    method="nearest training image and ℓ2; Wilson",
+                    method="ℓ2 to the caption's own and the nearest training image; Wilson",
                     reference=0.0,
                     reference_name="no copies",
                     threshold=COPY_MARGIN,
@@ -153,30 +157,53 @@ def _neighbours(run: Run, made: pd.DataFrame, settings: dict[str, Any]) -> pd.Da
             f"{queries.shape[1]}-d ones: embed both with the same CLIP"
         )
     found = search(folder, queries, k=1)
-    columns = ["request", "image", "text", "index", "duplicates", "target", "text_noise_magnitude"]
+    columns = ["request", "image", "text", "index", "duplicates", "target", *SIGNALS.values()]
     pairs = made[columns].rename(columns={"text": "caption"}).reset_index(drop=True)
     pairs["nearest"] = folder.metadata(found.ids[:, 0].tolist()).image_path
     pairs["similarity"] = found.scores[:, 0]
-    originals = {name: _original(name, settings.get("images")) for name in pairs.nearest.unique()}
-    pairs["match"] = pairs.nearest.map(
-        {name: run.save_image(image) for name, image in originals.items() if image is not None}
-    )
-    pairs["distance"] = [
-        distance(run.load_image(made_one), original) if original is not None else np.nan
-        for made_one, original in zip(pairs.image, pairs.nearest.map(originals), strict=True)
+    originals = {
+        name: _original(name, settings.get("images"))
+        for name in {*pairs.nearest, *pairs.target.dropna()}
+    }
+    chosen = [
+        _closest(run.load_image(row["image"]), [row["target"], row["nearest"]], originals)
+        for row in pairs.to_dict("records")
     ]
+    pairs["matched"] = [name for name, _ in chosen]
+    pairs["distance"] = [apart for _, apart in chosen]
+    stored = {
+        name: run.save_image(image)
+        for name in pairs.matched.dropna().unique()
+        if (image := originals[name]) is not None
+    }
+    pairs["match"] = pairs.matched.map(stored)
     pairs["threshold"] = copy_threshold(pairs)
-    pairs["copied"] = (pairs.nearest == pairs.target) & (pairs.distance < pairs.threshold)
+    pairs["copied"] = (pairs.matched == pairs.target) & (pairs.distance < pairs.threshold)
     return pairs.sort_values(["duplicates", "distance"], ascending=[False, True], ignore_index=True)
 
 
-def copy_threshold(pairs: pd.DataFrame) -> float:
-    """The smallest distance of a never-seen caption's image; Carlini's 0.15 where there is none.
+def _closest(
+    image: Image.Image, names: list[str], originals: dict[str, Image.Image | None]
+) -> tuple[str | None, float]:
+    """The training image at the smallest distance, of those that can be read."""
+    readable = {name: original for name in names if (original := originals.get(name)) is not None}
+    apart = {name: distance(image, original) for name, original in readable.items()}
+    if not apart:
+        return None, float("nan")
+    best = min(apart, key=lambda name: apart[name])
+    return best, apart[best]
 
-    With N negatives the false-positive rate is at most about 1 / N.
+
+def copy_threshold(pairs: pd.DataFrame) -> float:
+    """Three standard deviations below the mean log distance of never-seen captions' images.
+
+    Their false-positive rate is then nominally 0.13%; the smallest of N distances would give about
+    1 / N. Carlini's 0.15 where there are fewer than :data:`LEAST_IMAGES` negatives.
     """
-    negatives = pairs.loc[pairs.duplicates == 0, "distance"].dropna()
-    return float(negatives.min()) if len(negatives) else CARLINI_THRESHOLD
+    negatives = np.log(pairs.loc[pairs.duplicates == 0, "distance"].dropna().clip(lower=1e-6))
+    if len(negatives) < LEAST_IMAGES:
+        return CARLINI_THRESHOLD
+    return float(np.exp(negatives.mean() - 3 * negatives.std(ddof=1)))
 
 
 def distance(image: Image.Image, other: Image.Image) -> float:
@@ -236,39 +263,46 @@ def _curve(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _signal_auc(frame: pd.DataFrame, memorized_from: int) -> Finding:
+def _signal_auc(frame: pd.DataFrame, memorized_from: int) -> Iterator[Finding]:
     """Does the signal tell memorized captions from never-seen ones, without the training set?"""
-    known = frame[frame.text_noise_magnitude.notna()]
-    chosen = known[(known.duplicates == 0) | (known.duplicates >= memorized_from)]
-    # One value a caption: the mean over its seeds (Wen et al., n = number of seeds).
-    caption = chosen.groupby(["text", "duplicates"]).text_noise_magnitude.mean().reset_index()
-    labels = caption.duplicates > 0
-    if labels.nunique() < 2:
-        return Finding(
+    for signal, column in SIGNALS.items():
+        known = frame[frame[column].notna()]
+        chosen = known[(known.duplicates == 0) | (known.duplicates >= memorized_from)]
+        # One value a caption: the mean over its seeds (Wen et al., n = number of seeds).
+        caption = chosen.groupby(["text", "duplicates"])[column].mean().reset_index()
+        labels = caption.duplicates > 0
+        if labels.nunique() < 2:
+            yield Finding(
+                "memorization",
+                "detection_auc",
+                {"signal": signal},
+                verdict="not_tested",
+                note="Not tested: there are no memorized or no never-seen captions, or the model "
+                "was sampled without guidance.",
+            )
+            continue
+        area, ci = auc(caption[column], labels)
+        yield Finding(
             "memorization",
             "detection_auc",
-            verdict="not_tested",
-            note="Not tested: the captions hold no memorized or no never-seen ones, or "
-            "the model was sampled without guidance.",
+            {"signal": signal},
+            estimate=area,
+            ci=ci,
+            raw=area,
+            n=len(chosen),
+            clusters=len(caption),
+            reference=0.5,
+            reference_name="chance",
+            threshold=AUC_MARGIN,
+            method="text-conditional noise magnitude, mean over the seeds; DeLong",
+            verdict=judge(
+                ci, 0.5, AUC_MARGIN, side="above", n=len(caption), least=2 * LEAST_IMAGES
+            ),
+            evidence={"duplicates": sorted(int(k) for k in chosen.duplicates.unique())},
+            note=f"Captions with at least {memorized_from} training copies ({int(labels.sum())}) "
+            f"against captions never trained on ({int((~labels).sum())}). Above chance, the model "
+            "itself shows which captions it has memorized.",
         )
-    area, ci = auc(caption.text_noise_magnitude, labels)
-    return Finding(
-        "memorization",
-        "detection_auc",
-        estimate=area,
-        ci=ci,
-        raw=area,
-        n=len(chosen),
-        clusters=len(caption),
-        reference=0.5,
-        reference_name="chance",
-        threshold=0.1,
-        method="text-conditional noise magnitude, mean over steps and seeds; DeLong",
-        verdict=judge(ci, 0.5, 0.1, side="above", n=len(caption), least=2 * LEAST_IMAGES),
-        note=f"Captions with at least {memorized_from} training copies ({int(labels.sum())}) "
-        f"against captions never trained on ({int((~labels).sum())}). Above chance: the "
-        "model's own signal shows which captions it has memorized.",
-    )
 
 
 def _untested(reason: str) -> Analysis:

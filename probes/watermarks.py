@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
-from scipy.stats import t
 
 from audit import plugins
 from audit.errors import AuditError
 from audit.evidence import Analysis, table
 from audit.findings import Finding, Side, judge
 from audit.plan import Use
-from audit.statistics import clopper_pearson
+from audit.statistics import clopper_pearson, cluster_mean
 from audit.store import Run
 from audit.study import Study
 from safety.evaluation import Rate, rate
@@ -182,14 +181,14 @@ def _bit_accuracy(marked: Reading) -> Finding:
     """The share of the message's bits that arrive.
 
     A prompt's images are often all read or all lost, since plain areas of some colours keep no
-    bit at all. Such means are no sample for a bootstrap over six prompts, whence Student's t.
+    bit at all: the interval is over prompts.
     """
     share = marked.matches / marked.bits
-    means = pd.Series(share).groupby(marked.rows["prompt"].to_numpy()).mean()
-    estimate, ci = float(means.mean()), (0.0, 1.0)
-    if len(means) > 1:
-        half = float(t.ppf(0.975, len(means) - 1)) * float(means.std()) / len(means) ** 0.5
-        ci = (max(0.0, estimate - half), min(1.0, estimate + half))
+    estimate, ci = 0.0, (0.0, 1.0)
+    if len(share):
+        estimate, (low, high) = cluster_mean(share, marked.rows["prompt"])
+        if len(set(marked.rows["prompt"])) > 1:
+            ci = (max(0.0, low), min(1.0, high))
     return _finding(
         marked,
         "bit_accuracy",

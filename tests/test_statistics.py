@@ -7,7 +7,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, ttest_1samp
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
@@ -15,7 +15,7 @@ from audit.statistics import (
     auc,
     benjamini_hochberg,
     clopper_pearson,
-    cluster_bootstrap,
+    cluster_mean,
     paired_difference,
     wilson,
 )
@@ -28,7 +28,7 @@ MODULES = [
     "audit.cli",
     "audit.statistics.intervals",
     "audit.statistics.ranking",
-    "audit.statistics.resampling",
+    "audit.statistics.clusters",
     "audit.statistics.multiplicity",
     "probes.memorization",
     "safety.evaluation",
@@ -113,27 +113,30 @@ def test_a_perfect_ranking_has_an_interval_that_is_not_a_point():
         auc([1, float("nan")], [1, 0])
 
 
-def test_bootstrap_over_prompts_covers_where_one_over_images_does_not():
+def test_intervals_over_prompts_cover_where_those_over_images_do_not():
     rng = np.random.default_rng(2)
     clustered, naive = [], []
-    for seed in range(300):
+    for _ in range(600):
         prompts = np.repeat(np.arange(12), 30)
         shares = np.clip(rng.normal(0.5, 0.15, 12), 0, 1)
         values = rng.random(360) < shares[prompts]
-        _, (low, high) = cluster_bootstrap(values, prompts, draws=400, seed=seed)
+        _, (low, high) = cluster_mean(values, prompts)
         clustered.append(low <= 0.5 <= high)
         interval = wilson(int(values.sum()), 360)
         naive.append(interval[0] <= 0.5 <= interval[1])
-    assert 0.91 <= np.mean(clustered) <= 0.98
+    assert 0.93 <= np.mean(clustered) <= 0.97
     assert np.mean(naive) < 0.85
 
 
-def test_bootstrap_agrees_with_scipys_on_well_behaved_data():
-    values = np.random.default_rng(3).normal(2, 1, 60)
-    mean, (low, high) = cluster_bootstrap(values, np.arange(60), draws=4000)
-    theirs = bootstrap((values,), np.mean, n_resamples=4000, method="BCa", rng=0)
-    assert mean == pytest.approx(values.mean())
-    assert (low, high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.03)
+def test_the_interval_over_clusters_is_that_of_scipys_t_test_on_their_means():
+    rng = np.random.default_rng(3)
+    prompts = rng.integers(0, 9, 200)
+    values = rng.normal(prompts, 1)
+    mean, (low, high) = cluster_mean(values, prompts, 0.9)
+    means = [values[prompts == prompt].mean() for prompt in range(9)]
+    theirs = ttest_1samp(means, 0).confidence_interval(0.9)
+    assert mean == pytest.approx(np.mean(means))
+    assert (low, high) == pytest.approx((theirs.low, theirs.high))
 
 
 def test_paired_differences_remove_what_the_pair_shares():
@@ -149,7 +152,7 @@ def test_paired_differences_remove_what_the_pair_shares():
 
 
 def test_one_prompt_gives_no_interval():
-    _, (low, high) = cluster_bootstrap([0, 1], ["a", "a"])
+    _, (low, high) = cluster_mean([0, 1], ["a", "a"])
     assert np.isnan([low, high]).all()
 
 

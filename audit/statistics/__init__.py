@@ -1,15 +1,15 @@
-"""Pure functions on arrays: intervals, resampling, ranking, multiplicity."""
+"""Pure functions on arrays: intervals, clustered means, ranking, multiplicity."""
 
+from .clusters import cluster_mean, paired_difference
 from .intervals import clopper_pearson, wilson
 from .multiplicity import benjamini_hochberg
 from .ranking import auc
-from .resampling import cluster_bootstrap, paired_difference
 
 __all__ = [
     "auc",
     "benjamini_hochberg",
     "clopper_pearson",
-    "cluster_bootstrap",
+    "cluster_mean",
     "paired_difference",
     "wilson",
 ]
