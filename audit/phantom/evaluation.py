@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from audit.phantom import copies, corpus, instruments, samples
 from audit.phantom import vocabulary as v
 from audit.phantom.reader import Reader
 from audit.phantom.samples import Sample
-
-Z95 = 1.959963984540054
+from audit.statistics import wilson
 
 
 def share(hits: Any) -> dict[str, Any]:
@@ -25,11 +23,13 @@ def share(hits: Any) -> dict[str, Any]:
     n, count = len(hits), int(np.sum(hits))
     if n == 0:
         return {"n": 0, "count": 0, "share": None, "ci95": [None, None]}
-    p, z2 = count / n, Z95**2
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return {"n": n, "count": count, "share": round(p, 4), "ci95": [round(low, 4), round(high, 4)]}
+    low, high = wilson(count, n)
+    return {
+        "n": n,
+        "count": count,
+        "share": round(count / n, 4),
+        "ci95": [round(low, 4), round(high, 4)],
+    }
 
 
 def planted(name: str) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def settle(
         prediction, _ = model(noised, times, ids)
         loss = ((prediction - target).square().mean((1, 2, 3)) * weights).mean()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
