@@ -1,8 +1,10 @@
 """Writes the phantom anew: `python -m audit.phantom --help`.
 
 In order: `train decoder`, `train encoder`, then `train` of reader, clip, checker, phantom and null
-(in any order, at the same time if you like), `train settle-phantom` and `settle-null`, `export`,
-`evaluate`, `embed`. All with the same `--out`; each goes on where it stopped.
+(in any order, at the same time if you like), `train settle-null`, `export`, `evaluate`, `embed`. All
+with the same `--out`; each goes on where it stopped.
+
+The shipped phantom is not settled: 700 such steps brought its skews no nearer to what was planted.
 """
 
 from __future__ import annotations
@@ -18,8 +20,7 @@ STEPS = {
     "encoder": (2000, 20),
     "phantom": (7600, 30),
     "null": (7200, 30),
-    "settle-phantom": (1600, 20),
-    "settle-null": (1900, 20),
+    "settle-null": (1000, 20),
     "reader": (2000, 20),
     "clip": (2400, 20),
     "checker": (400, 20),
