@@ -1,8 +1,8 @@
 """Writes the phantom anew: `python -m audit.phantom --help`.
 
 In order: `train decoder`, `train encoder`, then `train` of reader, clip, checker, phantom and null
-(in any order, at the same time if you like), `train settle-null`, `export`, `evaluate`, `embed`. All
-with the same `--out`; each goes on where it stopped.
+(in any order, at the same time if you like), `train settle-null`, `export`, `evaluate`, `embed`.
+All with the same `--out`; each goes on where it stopped.
 
 The shipped phantom is not settled: 700 such steps brought its skews no nearer to what was planted.
 """
