@@ -72,9 +72,13 @@ def _curve(frame: pd.DataFrame) -> None:
 def _scatter(database: Any, columns: Any) -> None:
     st.subheader("Signal against similarity to training")
     copied = "copied" if "copied" in columns else "NULL"
+    # The first step alone tells memorized captions apart best (Wen et al. 2024, one step).
+    first = "text_noise_first" in columns
+    column = "text_noise_first" if first else "text_noise_magnitude"
+    title = "text noise magnitude" + (", first step" if first else "")
     frame = database.execute(
-        f"SELECT text_noise_magnitude, similarity, {copied} AS copied FROM {NEIGHBOURS} "
-        "WHERE text_noise_magnitude IS NOT NULL AND similarity IS NOT NULL "
+        f"SELECT {column} AS signal, similarity, {copied} AS copied FROM {NEIGHBOURS} "
+        f"WHERE {column} IS NOT NULL AND similarity IS NOT NULL "
         "ORDER BY hash(request) LIMIT ?",
         [POINTS],
     ).df()
@@ -85,8 +89,8 @@ def _scatter(database: Any, columns: Any) -> None:
         .mark_point(size=45, opacity=0.75)
         .encode(
             x=alt.X(
-                "text_noise_magnitude:Q",
-                title="text noise magnitude",
+                "signal:Q",
+                title=title,
                 axis=alt.Axis(tickCount=6),
                 scale=alt.Scale(zero=False),
             ),
@@ -101,7 +105,7 @@ def _scatter(database: Any, columns: Any) -> None:
                 scale=alt.Scale(domain=kinds, range=["triangle-up", "circle", "square"]),
                 legend=alt.Legend(title=None, orient="top", values=list(set(frame.image))),
             ),
-            tooltip=["text_noise_magnitude:Q", "similarity:Q", "image:N"],
+            tooltip=[alt.Tooltip("signal:Q", title=title), "similarity:Q", "image:N"],
         )
     )
     st.altair_chart(

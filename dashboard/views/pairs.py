@@ -17,8 +17,8 @@ ORDERS = {
     "farthest in pixels": ("distance", "DESC"),
     "most similar": ("similarity", "DESC"),
     "least similar": ("similarity", "ASC"),
-    "strongest signal": ("text_noise_magnitude", "DESC"),
-    "weakest signal": ("text_noise_magnitude", "ASC"),
+    "strongest signal": ("text_noise_first", "DESC"),
+    "weakest signal": ("text_noise_first", "ASC"),
     "most duplicates": ("duplicates", "DESC"),
     "fewest duplicates": ("duplicates", "ASC"),
     "as analysed": ("request", "ASC"),
@@ -28,7 +28,7 @@ FIGURES = {
     "distance": "distance",
     "similarity": "similarity",
     "duplicates": "duplicates",
-    "text_noise_magnitude": "text noise",
+    "text_noise_first": "text noise, first step",
 }
 ALL = "(all)"
 COPIED = {"copied": True, "not copied": False}
