@@ -198,7 +198,7 @@ class StableDiffusion:
                     truncation=True,
                     return_tensors="pt",
                 )
-                whole = len(self.tokenizer(prompt, truncation=False).input_ids)
+                whole = len(self.tokenizer(prompt, truncation=False, verbose=False).input_ids)
                 mask = None
                 if getattr(self.text_encoder.config, "use_attention_mask", False):
                     mask = tokens.attention_mask.to(self.device)
