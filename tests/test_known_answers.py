@@ -53,14 +53,15 @@ def test_every_strong_skew_is_found_in_its_direction(phantom: Run):
 
 
 def test_clip_says_of_the_images_what_the_exact_reader_says(phantom: Run):
-    agreed = found(phantom, "demographics", "agreement_gender")[0]
-    assert agreed.estimate > 0.9
-    inside = []
-    for finding in found(phantom, "demographics", "share_female_presenting"):
-        if finding.slice:
-            read = finding.detail["reader"]["estimate"]
-            inside.append(finding.ci[0] <= read <= finding.ci[1])
-    assert sum(inside) >= 0.9 * len(inside)
+    # Its interval holds the sampling error alone: the detector's error comes on top.
+    assert found(phantom, "demographics", "agreement_gender")[0].estimate > 0.9
+    apart = [
+        abs(finding.estimate - finding.detail["reader"]["estimate"])
+        for finding in found(phantom, "demographics", "share_female_presenting")
+        if finding.slice
+    ]
+    assert max(apart) <= 0.2
+    assert sum(apart) / len(apart) <= 0.07
 
 
 def test_shares_are_those_of_many_other_samples(phantom: Run):
