@@ -76,13 +76,9 @@ class StableDiffusion:
 
     @cached_property
     def sampler(self) -> Mapping[str, Any]:
-        """50 steps at guidance 7.5, as the model cards sample, at the model's own size.
-
-        A model whose folder declares a ``t2i_audit`` section in ``model_index.json`` says better.
-        """
+        """50 steps at guidance 7.5, as the model cards sample, at the model's own size."""
         side = int(self.unet.config.sample_size * self._scale)
-        own = self._pipe.config.get("t2i_audit") or {}
-        return {"steps": 50, "guidance": 7.5, "height": side, "width": side} | dict(own)
+        return {"steps": 50, "guidance": 7.5, "height": side, "width": side}
 
     def describe(self) -> Mapping[str, Any]:
         """See :class:`audit.backends.Backend`."""

@@ -267,8 +267,6 @@ def test_a_model_without_checker_says_so(tmp_path: Path) -> None:
 def test_the_phantoms_checker_decides_as_the_true_class_does() -> None:
     from audit.phantom import corpus, path
 
-    if not (path("phantom") / "safety_checker").is_dir():
-        pytest.skip("the phantom's weights are not there yet")
     items = [item for item in corpus.load("phantom").items if item.name is None][::60]
     images = [item.draw() for item in items]
     columns = SafetyCheckerDetector(_study(path("phantom"))).detect(_batch(images))
