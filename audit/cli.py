@@ -64,6 +64,16 @@ def cli(debug: bool) -> None:
 @click.option("--scheduler", help="A sampler by name; default: the model's own.")
 @click.option("--batch-size", type=int, help="Images per batch.")
 @click.option("--seed", type=int, help="The first seed.")
+@click.option("--height", type=int, help="Pixels; default: the model's own.")
+@click.option("--width", type=int, help="Pixels; default: the model's own.")
+@click.option("--negative-prompt", help="Text of the unconditional half.")
+@click.option("--eta", type=float, help="Noise that DDIM puts back, 0 to 1.")
+@click.option("--init-image", help="Picture that every image starts from.")
+@click.option("--mask", help="Mask of inpainting: white is painted anew.")
+@click.option("--depth", help="Depth map (picture or .npy) for a depth model.")
+@click.option("--strength", type=float, help="How far from --init-image, 0 to 1.")
+@click.option("--noise-level", type=int, help="Noise on --init-image (upscaler, unCLIP).")
+@click.option("--option", "options", multiple=True, help="NAME=VALUE for the backend.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", help="float32, float16 or bfloat16.")
@@ -76,6 +86,7 @@ def run(
     out: Path | None,
     dry_run: bool,
     as_json: bool,
+    options: tuple[str, ...],
     **flags: Any,
 ) -> None:
     """Audit MODEL: phantom, null, a diffusers folder, or a Hub name.
@@ -91,7 +102,8 @@ def run(
         if not listed:
             raise AuditError("--probes is empty; t2i-audit list probes shows them")
         chosen = {name: dict(spec.probes.get(name, {})) for name in listed}
-    spec = spec.replace(model=model, probes=chosen, **flags)
+    backend_options = {**spec.backend, **_options(options)} if options else None
+    spec = spec.replace(model=model, probes=chosen, backend=backend_options, **flags)
     if model is None and spec_file is None:
         raise AuditError("which MODEL? For a first look: t2i-audit run phantom")
     _check_names(spec)
@@ -102,9 +114,9 @@ def run(
 
     for gate in spec.gates:
         gates.parse(gate)
-    from .backends.checkpoints import resolve
+    from .backends import backend_of
 
-    resolve(spec.model)
+    backend_of(spec.model)
     if not dry_run:
         from .store import Run
 
@@ -219,6 +231,26 @@ def _check_names(spec: Any) -> None:
         from .backends.base import scheduler_class
 
         scheduler_class(spec.scheduler)
+
+
+def _options(given: tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs, values read as YAML, so that true, 2 and [a, b] are what they say.
+
+    >>> _options(("mode=fast", "devices=2"))
+    {'mode': 'fast', 'devices': 2}
+    """
+    import yaml
+
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            options[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise AuditError(f"--option {text}: {' '.join(str(error).split())}") from error
+        if not equals or not name.strip():
+            raise AuditError(f"--option {text}: say NAME=VALUE, such as mode=fast")
+    return options
 
 
 def _folder_name(model: str) -> str:

@@ -22,6 +22,7 @@ from .detectors.base import Batch, Detector, Item, unavailable
 from .errors import AuditError
 from .evidence import Analysis
 from .findings import Finding
+from .inputs import Inputs
 from .plan import Placed, Request, Use, limited, place
 from .spec import Spec
 from .store import SCHEMA_VERSION, Run, column_safe
@@ -29,6 +30,22 @@ from .study import Probe, Study
 
 DETECTION_PART = 256
 """Images per shard of scores."""
+
+SAMPLER = (
+    "steps",
+    "guidance",
+    "scheduler",
+    "height",
+    "width",
+    "negative_prompt",
+    "eta",
+    "init_image",
+    "mask",
+    "depth",
+    "strength",
+    "noise_level",
+)
+"""Fields of the spec that are fields of a request."""
 
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow", "t2i-audit")
 
@@ -43,15 +60,19 @@ def prepare(spec: Spec) -> tuple[Study, Backend, dict[str, Probe]]:
     probes = {name: plugins.load("probes", name)() for name in wanted}
     for name in spec.detectors:
         plugins.load("detectors", name)
-    from .backends.checkpoints import BUILT_IN, resolve
+    from .backends import open_backend
+    from .backends.checkpoints import BUILT_IN
 
     suite = suites.load(spec.suite or ("phantom" if spec.model in BUILT_IN else "general"))
-    folder = resolve(spec.model)
-    backend = plugins.load("backends", "stable-diffusion")(folder, spec.device, spec.dtype)
-    fields = ("steps", "guidance", "scheduler", "height", "width", "negative_prompt")
-    given = {name: getattr(spec, name) for name in fields if getattr(spec, name) is not None}
+    given = {name: getattr(spec, name) for name in SAMPLER if getattr(spec, name) is not None}
+    inputs = Inputs()
+    for name in ("init_image", "mask", "depth"):
+        if name in given:
+            given[name] = inputs.add(Path(given[name]).expanduser())
+    backend = open_backend(spec.model, spec.device, spec.dtype, spec.backend)
+    backend.inputs = inputs
     sampler = dict(backend.sampler) | dict(suite.section("sampler")) | given
-    return Study(spec, suite, folder, sampler), backend, probes
+    return Study(spec, suite, backend.model_path, sampler, inputs), backend, probes
 
 
 def make_plan(study: Study, probes: Mapping[str, Probe]) -> dict[str, list[Use]]:
@@ -72,6 +93,7 @@ def run(
     with store.lock():
         store.mend_journal()
         _identify(store, study, backend, command)
+        backend.inputs = store.keep_inputs(study.inputs)
         uses = make_plan(study, probes)
         plan = _write_plan(store, uses, study.spec.batch_size)
         _generate(store, backend, plan, study.spec.batch_size)

@@ -23,6 +23,12 @@ class Request:
         guidance: classifier-free guidance scale; at 1 or below there is none.
         scheduler: a name of :data:`audit.backends.SCHEDULERS`, or ``model``: its own.
         height, width: in pixels.
+        eta: noise that DDIM puts back at each step (Song et al. 2021, eq. 16), 0 to 1.
+        init_image: SHA-256 of the picture to start from (:class:`audit.inputs.Inputs`); empty: none.
+        mask: SHA-256 of the mask of inpainting; empty: none.
+        depth: SHA-256 of the depth map; empty: none given.
+        strength: how much of the noising an image-to-image model goes through, 0 to 1.
+        noise_level: noise that is put on the picture an upscaler or unCLIP model starts from.
         deliver_size: side in pixels to which the image is resized before delivery; 0: as made.
         watermark: the codec that marks the image on delivery; empty: none.
     """
@@ -35,6 +41,12 @@ class Request:
     scheduler: str = "model"
     height: int = 512
     width: int = 512
+    eta: float = 0.0
+    init_image: str = ""
+    mask: str = ""
+    depth: str = ""
+    strength: float = 1.0
+    noise_level: int = 0
     deliver_size: int = 0
     watermark: str = ""
 
@@ -47,7 +59,19 @@ class Request:
     @property
     def shape(self) -> tuple[Any, ...]:
         """What all requests of one batch must share."""
-        return (self.height, self.width, self.steps, self.guidance, self.scheduler)
+        return (
+            self.height,
+            self.width,
+            self.steps,
+            self.guidance,
+            self.scheduler,
+            self.eta,
+            self.strength,
+            self.noise_level,
+            bool(self.init_image),
+            bool(self.mask),
+            bool(self.depth),
+        )
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,10 @@ class Spec:
         images_per_prompt: images per prompt, instead of each probe's own number.
         limit: at most this many images altogether.
         seed: the first seed; a prompt's i-th image has ``seed + i``.
-        steps, guidance, scheduler, height, width, negative_prompt: the sampler.
+        steps, guidance, scheduler, height, width, negative_prompt, eta: the sampler.
+        init_image, mask, depth: files that every request starts from, for models that need one.
+        strength, noise_level: how far from that picture they may go.
+        backend: options of the backend (``mode``, ``lora``, …), as it documents them.
         batch_size: images per batch; part of an image's provenance.
         device, dtype: where and in which precision.
         detectors: detector → its options (such as another CLIP or the user's weights).
@@ -55,6 +58,13 @@ class Spec:
     height: int | None = _setting(None, images=False)
     width: int | None = _setting(None, images=False)
     negative_prompt: str | None = _setting(None, images=False)
+    eta: float | None = _setting(None, images=False)
+    init_image: str | None = _setting(None, images=False)
+    mask: str | None = _setting(None, images=False)
+    depth: str | None = _setting(None, images=False)
+    strength: float | None = _setting(None, images=False)
+    noise_level: int | None = _setting(None, images=False)
+    backend: Mapping[str, Any] = _setting(dict, images=True, factory=True)
     batch_size: int = _setting(16, images=True)
     device: str = _setting("auto", images=True)
     dtype: str = _setting("float32", images=True)
@@ -121,7 +131,7 @@ def load(path: Path) -> Spec:
         if key == "gates" and isinstance(value, list):
             value = tuple(value)
         _check(key, value, where)
-        values[key] = float(value) if key == "guidance" and value is not None else value
+        values[key] = float(value) if key in _NUMBERS and value is not None else value
     return Spec(**values)
 
 
@@ -141,8 +151,12 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "guidance": (0, 100),
     "height": (8, 8192),
     "width": (8, 8192),
+    "eta": (0, 1),
+    "strength": (0, 1),
+    "noise_level": (0, 1000),
     "batch_size": (1, 4096),
 }
+_NUMBERS = ("guidance", "eta", "strength")
 
 
 def _check(key: str, value: Any, where: str) -> None:
@@ -152,10 +166,10 @@ def _check(key: str, value: Any, where: str) -> None:
             raise AuditError(f"{where}: {key} is empty")
         return
     if key in _LIMITS:
-        wants = (int, float) if key == "guidance" else (int,)
+        wants = (int, float) if key in _NUMBERS else (int,)
         low, high = _LIMITS[key]
         if isinstance(value, bool) or not isinstance(value, wants) or not low <= value <= high:
-            kind = "a number" if key == "guidance" else "a whole number"
+            kind = "a number" if key in _NUMBERS else "a whole number"
             raise AuditError(
                 f"{where}: {key} must be {kind} from {low:g} to {high:g}, not {value!r}"
             )
@@ -166,6 +180,9 @@ def _check(key: str, value: Any, where: str) -> None:
             isinstance(options, Mapping) for options in value.values()
         ):
             raise AuditError(f"{where}: {key} is a list of names, or a mapping of name to options")
+    elif key == "backend":
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise AuditError(f"{where}: backend is a mapping of its options, such as mode: fast")
     elif key == "gates":
         if not isinstance(value, tuple) or not all(isinstance(gate, str) for gate in value):
             raise AuditError(f"{where}: gates is a list of conditions in quotes")

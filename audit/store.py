@@ -24,6 +24,7 @@ import pandas as pd
 from PIL import Image
 
 from .errors import AuditError
+from .inputs import Inputs
 
 SCHEMA_VERSION = 1
 THUMBNAIL = 192
@@ -39,6 +40,7 @@ class Run:
         run.json  plan.parquet  findings.json  journal.jsonl
         uses/<probe>.parquet  records/part-*.parquet  detections/<detector>/part-*.parquet
         tables/<probe>.<name>.parquet  images/ab/ab….webp  thumbs/ab/ab….webp  card/
+        inputs/<sha256>.*
     """
 
     def __init__(self, path: Path) -> None:
@@ -221,6 +223,17 @@ class Run:
         except (OSError, SyntaxError) as error:
             raise AuditError(f"image {path} is missing or damaged: {error}") from error
 
+    # ---- inputs ----------------------------------------------------------------------------
+
+    def keep_inputs(self, inputs: Inputs) -> Inputs:
+        """Copy the pictures that requests start from into the run; the copies."""
+        kept = Inputs()
+        for digest, path in inputs.files.items():
+            name = f"inputs/{digest}{path.suffix.lower()}"
+            self.write_bytes(name, path.read_bytes())
+            kept.files[digest] = self.path / name
+        return kept
+
     # ---- journal ---------------------------------------------------------------------------
 
     def _journal(self, name: str, digest: str) -> None:
@@ -252,7 +265,7 @@ class Run:
         """The files that the journal must name: every table, document and card, sorted."""
         found = {
             path.relative_to(self.path).as_posix()
-            for pattern in ("**/*.parquet", "**/*.json", "card/*")
+            for pattern in ("**/*.parquet", "**/*.json", "card/*", "inputs/*")
             for path in self.path.glob(pattern)
         }
         return sorted(name for name in found if not Path(name).name.startswith(".tmp-"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .evidence import Analysis
+from .inputs import Inputs
 from .plan import Request, Use
 from .suites import Suite
 
@@ -25,12 +26,14 @@ class Study:
         suite: the prompts and vocabularies for this model.
         model_path: the model's folder on disk, ``None`` for a model elsewhere.
         sampler: the request's fields that every image shares (steps, guidance, size, …).
+        inputs: the pictures that these fields name.
     """
 
     spec: Spec
     suite: Suite
     model_path: Path | None
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Inputs = field(default_factory=Inputs)
 
     def request(self, prompt: str, index: int, **changes: Any) -> Request:
         """The request for a prompt's `index`-th image. Equal indices share the seed."""

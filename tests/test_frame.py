@@ -62,7 +62,7 @@ def test_a_whole_spec_is_read_and_flags_override_it(tmp_path: Path):
 
 def test_every_field_of_the_spec_says_whether_it_changes_images():
     assert all("images" in f.metadata for f in dataclasses.fields(Spec))
-    assert Spec.image_fields() == {"model", "batch_size", "device", "dtype"}
+    assert Spec.image_fields() == {"model", "backend", "batch_size", "device", "dtype"}
 
 
 def test_every_field_of_a_request_changes_its_id():
@@ -76,6 +76,12 @@ def test_every_field_of_a_request_changes_its_id():
         "scheduler": "ddim",
         "height": 64,
         "width": 64,
+        "eta": 0.5,
+        "init_image": "a" * 64,
+        "mask": "b" * 64,
+        "depth": "c" * 64,
+        "strength": 0.5,
+        "noise_level": 20,
         "deliver_size": 64,
         "watermark": "sd-v1",
     }

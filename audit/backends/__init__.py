@@ -1,5 +1,62 @@
 """Where images come from."""
 
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from audit import plugins
+from audit.errors import AuditError
+
 from .base import SCHEDULERS, Backend, Result
 
-__all__ = ["SCHEDULERS", "Backend", "Result"]
+__all__ = ["SCHEDULERS", "Backend", "Result", "open_backend"]
+
+PREFIXES = {"images": "folder", "openai": "openai-images"}
+"""What a MODEL may begin with, and the backend that it means."""
+
+
+def backend_of(model: str) -> str:
+    """The name of the backend for MODEL, without loading it.
+
+    Raises:
+        AuditError: there is no such model.
+    """
+    prefix, colon, _ = model.partition(":")
+    if colon and prefix in PREFIXES:
+        return PREFIXES[prefix]
+    from .checkpoints import backend_for, resolve
+
+    return backend_for(resolve(model))
+
+
+def open_backend(
+    model: str,
+    device: str = "auto",
+    dtype: str = "float32",
+    options: Mapping[str, Any] | None = None,
+) -> Backend:
+    """Load MODEL with the backend that it needs.
+
+    Args:
+        model: as on the command line.
+        device, dtype: where and in which precision.
+        options: keyword arguments of the backend; ``name`` chooses another backend.
+
+    Raises:
+        AuditError: there is no such model, it cannot be loaded, or an option is unknown.
+    """
+    given = dict(options or {})
+    name = given.pop("name", None) or backend_of(model)
+    factory = plugins.load("backends", name)
+    known = set(inspect.signature(factory).parameters) - {"model", "device", "dtype"}
+    for option in given:
+        if option not in known:
+            raise AuditError(
+                f"backend {name} has no option '{option}'"
+                f"{plugins.did_you_mean(option, known)}; there are: "
+                f"name, {', '.join(sorted(known))}"
+            )
+    backend: Backend = factory(model, device, dtype, **given)
+    return backend

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
 from audit.errors import AuditError
+from audit.inputs import Inputs
 from audit.plan import Request
 from audit.plugins import did_you_mean
 
@@ -60,8 +62,12 @@ class Result:
 
 
 class Backend(Protocol):
-    """A source of images, made as ``Backend(model, device=…, dtype=…)``."""
+    """A source of images, made by :func:`audit.backends.open_backend`."""
 
+    inputs: Inputs
+    """The pictures that requests name; the engine sets it."""
+    model_path: Path | None
+    """The model's folder on disk; ``None`` for a model elsewhere."""
     sampler: Mapping[str, Any]
     """The model's own defaults for the sampler fields of a request."""
 

@@ -41,6 +41,11 @@ def resolve(model: str) -> Path:
     )
 
 
+def backend_for(folder: Path) -> str:
+    """The backend that audits the model in `folder`."""
+    return "stable-diffusion"
+
+
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 

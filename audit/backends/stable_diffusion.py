@@ -20,10 +20,11 @@ from PIL import Image
 
 from audit import plugins
 from audit.errors import AuditError
+from audit.inputs import Inputs
 from audit.plan import Request
 
 from .base import Result, scheduler_class
-from .checkpoints import check_folder, weight_hashes
+from .checkpoints import check_folder, resolve, weight_hashes
 
 MOST_PROMPTS = 2048
 """Text embeddings kept: about 0.5 GB of them at most, for the largest model."""
@@ -33,7 +34,8 @@ class StableDiffusion:
     """A Stable Diffusion folder (epsilon- or v-prediction), in reference mode: eager, fixed shape.
 
     Args:
-        folder: a diffusers folder with unet, vae, text_encoder, tokenizer and scheduler.
+        model: a built-in name, a Hub name, or a diffusers folder with unet, vae, text_encoder,
+            tokenizer and scheduler.
         device: ``auto`` takes a GPU where there is one.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
 
@@ -41,7 +43,8 @@ class StableDiffusion:
         AuditError: a part is missing or damaged.
     """
 
-    def __init__(self, folder: Path, device: str = "auto", dtype: str = "float32") -> None:
+    def __init__(self, model: str | Path, device: str = "auto", dtype: str = "float32") -> None:
+        folder = resolve(str(model))
         parts = check_folder(folder)
         import diffusers.utils.logging
         import transformers.utils.logging
@@ -53,6 +56,8 @@ class StableDiffusion:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.folder, self.device, self.dtype = folder, torch.device(device), getattr(torch, dtype)
+        self.model_path: Path | None = folder
+        self.inputs = Inputs()
         # The safety checker is a detector of its own: the loop never blacks an image out.
         without: dict[str, Any] = {}
         if "safety_checker" in parts:
