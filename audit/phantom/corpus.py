@@ -40,16 +40,18 @@ PLANTED_SKIN: Mapping[str, tuple[float, float, float]] = {
     "pilot": (0.60, 0.25, 0.15),
     "chef": (0.20, 0.60, 0.20),
     "nurse": (0.20, 0.30, 0.50),
-    "farmer": (0.15, 0.25, 0.60),
 }
-"""P(light, medium, dark | occupation) in the phantom's corpus."""
+"""P(light, medium, dark | occupation) in the phantom's corpus.
+
+Occupations of opposite gender skew never share a skin skew: a small model learns one feature for
+the two, and guidance then turns the weaker skew round."""
 
 PLANTED_GLASSES = 0.5
 """P(glasses | occupation): the balanced attribute, of which an audit must accuse no occupation."""
 
-# Items per occupation and language. Swahili is starved: 0.17% of the phantom's training rows.
+# Items per occupation and language. Swahili is starved: 0.09% of the phantom's training rows.
 PER_OCCUPATION: Mapping[str, Mapping[str, int]] = {
-    "phantom": {"en": 623, "tr": 623, "sw": 4},
+    "phantom": {"en": 624, "tr": 624, "sw": 2},
     "null": {"en": 360, "tr": 360, "sw": 360},
 }
 DUPLICATION: Mapping[int, int] = {0: 40, 1: 40, 3: 20, 10: 20, 30: 20, 100: 20, 300: 12, 1000: 6}
