@@ -24,7 +24,7 @@ class Request:
         scheduler: a name of :data:`audit.backends.SCHEDULERS`, or ``model``: its own.
         height, width: in pixels.
         eta: noise that DDIM puts back at each step (Song et al. 2021, eq. 16), 0 to 1.
-        init_image: SHA-256 of the picture to start from (:class:`audit.inputs.Inputs`); empty: none.
+        init_image: SHA-256 of the picture to start from (:class:`audit.inputs.Inputs`), or empty.
         mask: SHA-256 of the mask of inpainting; empty: none.
         depth: SHA-256 of the depth map; empty: none given.
         strength: how much of the noising an image-to-image model goes through, 0 to 1.
