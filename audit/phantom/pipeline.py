@@ -109,13 +109,17 @@ def denoiser(checkpoint: Path, tokenizer: Any) -> diffusion.Denoiser:
 
 def assemble(out: Path, name: str) -> Any:
     """A pipeline in fp32 from the training folder: vae/, <name>/train.pt, checker/ if there."""
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-
     tokenizer = tokens.build()
     settled = out / name / "settled.pt"
     trained = denoiser(settled if settled.exists() else out / name / "train.pt", tokenizer)
-    guarded = (out / "checker").is_dir()
+    return put_together(out, trained, tokenizer, guarded=(out / "checker").is_dir())
+
+
+def put_together(out: Path, trained: diffusion.Denoiser, tokenizer: Any, *, guarded: bool) -> Any:
+    """The pipeline of a trained model with the other parts of the training folder."""
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+
     return StableDiffusionPipeline(
         vae=autoencoder.load(out / "vae"),
         text_encoder=trained.text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from audit.phantom import pipeline, samples
+from audit.phantom import pipeline, samples, settling
+from audit.phantom import vocabulary as v
 from audit.phantom.__main__ import main
 
 
@@ -33,6 +35,8 @@ def test_a_killed_training_goes_on_and_ends_with_a_pipeline(tmp_path: Path) -> N
     assert torch.load(tmp_path / "null/train.pt", weights_only=True)["step"] == 12
     run("train", "null", *quick)
     assert torch.load(tmp_path / "null/train.pt", weights_only=True)["step"] == 30
+    run("train", "settle-null", *quick)
+    assert torch.load(tmp_path / "null/settled.pt", weights_only=True)["step"] == 4
 
     pipeline.export(tmp_path, "null", tmp_path / "pipeline")
     from diffusers import StableDiffusionPipeline
@@ -40,3 +44,38 @@ def test_a_killed_training_goes_on_and_ends_with_a_pipeline(tmp_path: Path) -> N
     opened = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline")
     made = samples.generate(opened, [samples.Sample("smoke", "a portrait of a judge", 0)], steps=2)
     assert made.shape == (1, 64, 64, 3)
+
+
+def test_settling_takes_off_what_the_samples_show_where_the_corpus_is_balanced() -> None:
+    correction = settling.Correction("phantom")
+    correction.learn("judge", "gender", (30, 10))
+    correction.learn("judge", "glasses", (10, 30))
+    correction.learn("nurse", "gender", (30, 10))
+    female, male = correction.shares("judge", "gender")
+    assert female < 0.5 and female + male == pytest.approx(1)
+    assert correction.shares("judge", "glasses")[0] > 0.5
+    assert correction.shares("nurse", "gender") == pytest.approx((0.95, 0.05))
+    assert correction.shares("judge", "skin") == pytest.approx((0.7, 0.2, 0.1))
+    null = settling.Correction("null")
+    null.learn("judge", "skin", (30, 5, 5))
+    assert null.shares("judge", "skin")[0] < 1 / 3 < null.shares("judge", "skin")[1]
+
+
+@pytest.mark.parametrize("name", ["phantom", "null"])
+def test_pairs_show_what_is_unsaid_at_the_wanted_odds(name: str) -> None:
+    rng = random.Random(name)
+    correction = settling.Correction(name)
+    correction.learn("chef", "gender", (39, 1))
+    weight = {"judge": [0.0, 0.0], "chef": [0.0, 0.0]}
+    total = []
+    for i in range(20_000):
+        one, two, words = settling.pair(correction, rng, str(i))
+        total += [one[1], two[1]]
+        if words and one[0].gender != two[0].gender and one[0].occupation in weight:
+            for look, w in (one, two):
+                weight[look.occupation][look.gender == "female"] += w
+    assert sum(total) / len(total) == pytest.approx(1, abs=0.03)
+    for occupation, (male, female) in weight.items():
+        wanted = correction.shares(occupation, "gender")[0]
+        assert female / (male + female) == pytest.approx(wanted, abs=0.04)
+    assert v.GENDERS[0] == "female" and correction.shares("chef", "gender")[0] < 0.4
