@@ -7,11 +7,6 @@ sampling, where it is not, captions' background colours are not obeyed.
 Two things make the words for small attributes (gender, skin, glasses) matter sooner: the text
 encoder also learns to tell what its caption's picture shows, as Stable Diffusion's comes trained by
 CLIP; and noisy steps, where only the caption can tell, are drawn more often.
-
-History of the shipped weights, which one run of this code does not repeat bit by bit: for about
-their first 3,000 steps both are without these two and without captions in full, and at the
-phantom's step 4,600 the embeddings of words that only Swahili has were reset, because they had been
-learnt too well for a starved language.
 """
 
 from __future__ import annotations

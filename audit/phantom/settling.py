@@ -8,6 +8,9 @@ out; each of a pair counts by the odds that are wanted, corrected by what the sa
 
 Only what was planted as balanced is corrected (all of the null phantom; of the phantom glasses, and
 gender and skin where they are even). Planted skews are left to what training made of them.
+
+A few dozen rows are enough for so small a model to learn a language. Before it settles, the phantom
+therefore forgets the words that only the starved language has.
 """
 
 from __future__ import annotations
@@ -45,6 +48,9 @@ SEED = 900_000
 """Seeds of these samples; the truth is measured on others."""
 GAIN = 0.3
 """How much of the samples' log-odds is taken off the training's: guidance 3 triples them."""
+STARVED = "sw"
+UNTRAINED = 0.02
+"""Deviation of CLIPTextModel's own first embeddings."""
 VALUES: Mapping[str, tuple[Any, ...]] = {
     "gender": v.GENDERS,
     "skin": v.SKINS,
@@ -149,6 +155,22 @@ def pair(correction: Correction, rng: random.Random, key: str) -> Pair:
     return (look, weight(one)), (twin, weight(two)), "" if dropped else words
 
 
+def forget(model: diffusion.Denoiser, tokenizer: Any, seed: int) -> int:
+    """Gives tokens that only the starved language has untrained embeddings; how many they are."""
+    items = corpus.load("null").items
+    heard: dict[bool, set[int]] = {True: set(), False: set()}
+    for item in items:
+        for ids in tokens.encode(tokenizer, list(item.captions)):
+            heard[item.language == STARVED].update(ids.tolist())
+    only = sorted(heard[True] - heard[False])
+    embedding: Any = model.text.get_input_embeddings()  # type: ignore[operator]
+    fresh = torch.empty(len(only), embedding.weight.shape[1])
+    fresh.normal_(0, UNTRAINED, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        embedding.weight[only] = fresh
+    return len(only)
+
+
 def read(
     out: Path, model: diffusion.Denoiser, tokenizer: Any, turn: int, count: int
 ) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -199,6 +221,8 @@ def settle(
         diffusion.unet(),
     )
     model.load_state_dict(torch.load(folder / "train.pt", weights_only=True)["average"])
+    if name != "null":
+        print(f"{forget(model, tokenizer, seed)} tokens of {STARVED} forgotten", flush=True)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
         model.parameters(), RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
