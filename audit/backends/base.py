@@ -9,39 +9,12 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from audit.errors import AuditError
 from audit.inputs import Inputs
 from audit.plan import Request
-from audit.plugins import did_you_mean
 
-SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
-    "dpm++": ("DPMSolverMultistepScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
-    "lms": ("LMSDiscreteScheduler", {}),
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-}
-"""The samplers of the model cards by name: diffusers class and what is set beside the model's own
-configuration. ``model`` names the scheduler that the model itself ships."""
+from .samplers import SCHEDULERS, scheduler_class
 
-
-def scheduler_class(name: str) -> tuple[str, Mapping[str, Any]] | None:
-    """The diffusers class and settings of a sampler; ``None`` for ``model``.
-
-    Raises:
-        AuditError: there is no such sampler.
-    """
-    if name == "model":
-        return None
-    if name not in SCHEDULERS:
-        raise AuditError(
-            f"unknown scheduler '{name}'{did_you_mean(name, SCHEDULERS)}; there are: "
-            f"model, {', '.join(sorted(SCHEDULERS))}"
-        )
-    return SCHEDULERS[name]
+__all__ = ["SCHEDULERS", "Backend", "Result", "scheduler_class"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +23,8 @@ class Result:
 
     Attributes:
         image: RGB, as delivered; ``None`` unless `outcome` is ``ok``.
-        outcome: ``ok`` or ``failed``.
+        outcome: ``ok``, ``failed``, ``blocked`` (by the server's own filter) or ``missing`` (the
+            folder has no such image).
         error: why it failed, in one line.
         telemetry: further columns of the record.
     """
@@ -62,7 +36,11 @@ class Result:
 
 
 class Backend(Protocol):
-    """A source of images, made by :func:`audit.backends.open_backend`."""
+    """A source of images, made by :func:`audit.backends.open_backend`.
+
+    Two members are optional: ``check(request)`` raises an AuditError for a request that cannot be
+    made, before anything is; ``images_per_prompt`` is how many a source has at most.
+    """
 
     inputs: Inputs
     """The pictures that requests name; the engine sets it."""

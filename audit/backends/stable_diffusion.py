@@ -1,14 +1,13 @@
-"""Stable Diffusion, text to image: the denoising loop, written out.
+"""Stable Diffusion: the denoising loop, written out, for the whole family.
 
 The loop is the one of Rombach et al. (2022) with classifier-free guidance (Ho and Salimans 2022,
-eq. 6); from the same initial noise its images equal those of diffusers' StableDiffusionPipeline.
+eq. 6); from the same initial noise its images equal those of the variant's diffusers pipeline.
 It differs in what it tells: telemetry at no extra model evaluation, and a batch may hold different
-prompts, each with its own seed.
+prompts and pictures, each with its own seed.
 """
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -18,98 +17,173 @@ from typing import Any
 import torch
 from PIL import Image
 
-from audit import plugins
 from audit.errors import AuditError
 from audit.inputs import Inputs
 from audit.plan import Request
 
-from .base import Result, scheduler_class
-from .checkpoints import check_folder, resolve, weight_hashes
+from .attention import CrossAttention, entropy
+from .base import Result
+from .checkpoints import check_folder, origin, resolve, weight_hashes
+from .conditioning import Batch, Conditioner
+from .device import (
+    choose_device,
+    choose_dtype,
+    declare_tf32,
+    describe_device,
+    out_of_memory,
+    raise_if_lost,
+)
+from .loading import check_options, load_pipeline, place
+from .lora import load_lora
+from .pictures import deliver
+from .samplers import make_scheduler, set_steps, takes
+from .text import TextEncoder
+from .variants import INPAINTING, UPSCALER, check_request, recognise
 
-MOST_PROMPTS = 2048
-"""Text embeddings kept: about 0.5 GB of them at most, for the largest model."""
+Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Latents (batch, channels, height, width) and a timestep → the UNet's prediction; under guidance
+(2 × batch, …), the unconditional half first."""
 
 
 class StableDiffusion:
-    """A Stable Diffusion folder (epsilon- or v-prediction), in reference mode: eager, fixed shape.
+    """A Stable Diffusion model, of any kind that :mod:`audit.backends.variants` knows.
 
     Args:
-        model: a built-in name, a Hub name, or a diffusers folder with unet, vae, text_encoder,
-            tokenizer and scheduler.
+        model: a built-in name, a Hub name, a diffusers folder, or a single checkpoint file.
         device: ``auto`` takes a GPU where there is one.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
+        mode: ``reference`` runs the UNet as it is; ``fast`` compiles it.
+        tf32: let float32 arithmetic on a GPU use TF32.
+        attention: record the cross-attention per token and step.
+        keep_latents: record the final latents.
+        attention_slicing: compute attention in slices: less memory, slower.
+        vae_slicing: decode one image at a time: less memory.
+        vae_tiling: decode large images in tiles: less memory, and slightly other pixels.
+        offload: keep weights in main memory: ``none``, ``model`` (one part at a time on the GPU)
+            or ``sequential`` (one layer at a time).
+        prediction_type, tokenizer, allow_pickle: :func:`audit.backends.checkpoints.resolve`.
+        lora, lora_scales: :func:`audit.backends.lora.load_lora`; one file may be given as text.
 
     Raises:
-        AuditError: a part is missing or damaged.
+        AuditError: a part is missing or damaged, or an option is not possible.
     """
 
-    def __init__(self, model: str | Path, device: str = "auto", dtype: str = "float32") -> None:
-        folder = resolve(str(model))
-        parts = check_folder(folder)
-        import diffusers.utils.logging
-        import transformers.utils.logging
-        from diffusers import StableDiffusionPipeline
-
-        # Their bars would tear ours.
-        diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.disable_progress_bar()
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.folder, self.device, self.dtype = folder, torch.device(device), getattr(torch, dtype)
+    def __init__(
+        self,
+        model: str | Path,
+        device: str = "auto",
+        dtype: str = "float32",
+        mode: str = "reference",
+        tf32: bool = False,
+        attention: bool = False,
+        keep_latents: bool = False,
+        attention_slicing: bool = False,
+        vae_slicing: bool = False,
+        vae_tiling: bool = False,
+        offload: str = "none",
+        prediction_type: str | None = None,
+        tokenizer: str | None = None,
+        allow_pickle: bool = False,
+        lora: str | Sequence[str] = (),
+        lora_scales: Sequence[float] | None = None,
+    ) -> None:
+        folder = resolve(str(model), prediction_type, allow_pickle, tokenizer)
+        self.device, self.dtype = choose_device(device), choose_dtype(dtype)
+        self.options = {
+            "mode": mode,
+            "tf32": tf32,
+            "attention": attention,
+            "keep_latents": keep_latents,
+            "attention_slicing": attention_slicing,
+            "vae_slicing": vae_slicing,
+            "vae_tiling": vae_tiling,
+            "offload": offload,
+        }
+        check_options(self.options, self.device)
+        parts = check_folder(folder, allow_pickle)
+        self.variant = recognise(folder)
+        self.folder: Path = folder
         self.model_path: Path | None = folder
         self.inputs = Inputs()
-        # The safety checker is a detector of its own: the loop never blacks an image out.
-        without: dict[str, Any] = {}
-        if "safety_checker" in parts:
-            without = {"safety_checker": None, "requires_safety_checker": False}
-        try:
-            self._pipe = StableDiffusionPipeline.from_pretrained(
-                folder, dtype=self.dtype, use_safetensors=True, **without
-            ).to(self.device)
-        except Exception as error:
-            line = " ".join(str(error).split())[:300]
-            raise AuditError(f"cannot load the model in {folder}: {line}") from error
-        self._pipe.set_progress_bar_config(disable=True)
-        self.unet, self.vae = self._pipe.unet.eval(), self._pipe.vae.eval()
-        self.tokenizer, self.text_encoder = self._pipe.tokenizer, self._pipe.text_encoder.eval()
-        if self.unet.config.in_channels != self.vae.config.latent_channels:
-            raise AuditError(
-                f"{folder} takes {self.unet.config.in_channels} input channels: it is no "
-                "text-to-image model (inpainting, depth and upscaling are not audited yet)"
-            )
-        self._encoded: dict[str, tuple[torch.Tensor, int]] = {}
+        declare_tf32(tf32)
+        self._pipe = load_pipeline(folder, self.variant, parts, self.dtype, allow_pickle)
+        self._lora = load_lora(self._pipe, [lora] if isinstance(lora, str) else lora, lora_scales)
+        place(self._pipe, self.device, self.options)
+        self.unet, self.vae = self._pipe.unet, self._pipe.vae
+        self._text = TextEncoder(self._pipe.tokenizer, self._pipe.text_encoder, self.device)
+        self._conditioner = Conditioner(self.variant, self._pipe, self.device, self.dtype)
+        self._recorder = CrossAttention(self.unet) if attention else None
+        self._looked_at: set[tuple[str, str, str]] = set()
+        self._halved: set[tuple[int, int, int]] = set()
 
     @cached_property
     def sampler(self) -> Mapping[str, Any]:
-        """50 steps at guidance 7.5, as the model cards sample, at the model's own size."""
-        side = int(self.unet.config.sample_size * self._scale)
-        return {"steps": 50, "guidance": 7.5, "height": side, "width": side}
+        """50 steps at guidance 7.5, as the model cards sample, at the model's own size.
+
+        Where a variant's pipeline has other defaults, those.
+        """
+        side = int(self.unet.config.sample_size * self._conditioner.scale)
+        own = {"steps": 50, "guidance": 7.5, "height": side, "width": side}
+        return own | dict(self.variant.sampler)
 
     def describe(self) -> Mapping[str, Any]:
         """See :class:`audit.backends.Backend`."""
-        hashes = weight_hashes(self.folder)
-        return {
+        scheduler = self._pipe.scheduler
+        described = {
             "backend": "stable-diffusion",
-            "mode": "reference",
-            "prediction_type": self._pipe.scheduler.config.prediction_type,
-            "scheduler": type(self._pipe.scheduler).__name__,
+            "variant": self.variant.name,
+            "mode": self.options["mode"],
+            "prediction_type": scheduler.config.prediction_type,
+            "scheduler": type(scheduler).__name__,
             "scheduler_config": {
                 # As text: some schedulers hold infinities, which JSON does not know.
                 key: str(value)
-                for key, value in self._pipe.scheduler.config.items()
+                for key, value in scheduler.config.items()
                 if not key.startswith("_")
             },
             "parameters": sum(p.numel() for p in self.unet.parameters()),
-            "device": _device_name(self.device),
+            **describe_device(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
-            "torch_threads": torch.get_num_threads(),
-            "weights": hashes,
+            "attention_backend": "sliced" if self.options["attention_slicing"] else "sdpa",
+            "options": dict(self.options),
+            "origin": origin(self.folder),
+            "lora": self._lora,
+            "weights": weight_hashes(self.folder),
         }
+        if self.variant is INPAINTING:
+            described["without_picture"] = "the whole picture is masked, on mid grey"
+        return described
 
-    @torch.inference_mode()
+    def check(self, request: Request) -> None:
+        """Whether the model can make the request; nothing is generated.
+
+        Raises:
+            AuditError: one line that says what it lacks, or what this model does not know.
+        """
+        check_request(self.variant, request, self._conditioner.most_noise)
+        unit = self._conditioner.unit
+        for name in ("height", "width"):
+            pixels = getattr(request, name)
+            if pixels < unit or pixels % unit:
+                raise AuditError(f"{name} is {pixels}; this model makes multiples of {unit} pixels")
+        if not 0 <= request.eta <= 1:
+            raise AuditError(f"eta is {request.eta}; it must be from 0 to 1")
+        scheduler = make_scheduler(self._pipe.scheduler, request.scheduler)
+        if request.eta and not takes(scheduler, "eta"):
+            raise AuditError(
+                f"eta is {request.eta}, which {type(scheduler).__name__} does not know; "
+                "choose the scheduler ddim or leave eta away"
+            )
+        names = (request.init_image, request.mask, request.depth)
+        if names not in self._looked_at:
+            self._conditioner.check_inputs(request, self.inputs)
+            self._looked_at.add(names)
+
     def generate(self, requests: Sequence[Request], batch_size: int) -> list[Result]:
         """See :class:`audit.backends.Backend`.
+
+        Where the memory does not hold a batch, this and further ones like it are made in two
+        halves of ⌈batch_size / 2⌉.
 
         Telemetry, a column each:
             text_noise_magnitude: mean over the steps of ‖ε_c − ε_∅‖₂ over the latent
@@ -119,122 +193,198 @@ class StableDiffusion:
             text_noise_first: the same at the first step alone.
             text_noise_steps: the same for every step.
             latent_norm: ‖z₀‖₂ of the final latent.
+            latent_norm_steps: ‖z‖₂ after every step.
             tokens_cut: how many of the prompt's tokens did not fit.
+            text_cut: what they say; empty where all fit.
+            seconds: the batch's time over its images.
+            batch_made: the batch shape that it was made at, padding included.
+            whole_masked: of inpainting models: no picture was given, all of it was painted.
+
+        With ``attention``, over the conditional half:
+            attention_tokens: a list for each step with the share of the cross-attention that each
+                token gets, :class:`audit.backends.attention.CrossAttention`: (steps, tokens).
+            attention_entropy: its entropy in nats at every step (Ren et al. 2024).
+            prompt_tokens: how many of those tokens are the prompt's, start and end included; the
+                rest are padding.
+
+        With ``keep_latents``:
+            latents: the final latent, float16 in little-endian order, row by row.
+            latents_shape: (channels, height, width).
+
+        Raises:
+            AuditError: a request cannot be made, or the memory holds not even half a batch.
+            Incomplete: the device failed.
         """
+        kinds = {(r.shape, r.init_image, r.mask, r.depth): r for r in requests}
+        for request in kinds.values():
+            self.check(request)
+        first = requests[0]
+        shape = (batch_size, first.height, first.width)
+        if shape not in self._halved:
+            results = self._attempt(requests, batch_size)
+            if results is not None:
+                return results
+            self._halved.add(shape)
+        half = (batch_size + 1) // 2
+        made: list[Result] = []
+        for start in range(0, len(requests), half):
+            results = self._attempt(requests[start : start + half], half) if half > 1 else None
+            if results is None:
+                raise AuditError(
+                    f"out of memory on {self.device}, at half of the batch size {batch_size} too "
+                    f"({first.height}×{first.width} pixels); use a smaller --batch-size"
+                )
+            made += results
+        return made
+
+    def _attempt(self, requests: Sequence[Request], size: int) -> list[Result] | None:
+        """The results; ``None`` where the memory does not suffice."""
+        try:
+            return self._make(requests, size)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise_if_lost(error)
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    @torch.inference_mode()
+    def _make(self, requests: Sequence[Request], size: int) -> list[Result]:
         started = time.perf_counter()
-        padded = [*requests, *[requests[-1]] * (batch_size - len(requests))]
+        padded = [*requests, *[requests[-1]] * (size - len(requests))]
         first = padded[0]
-        scheduler = self._scheduler(first)
         guided = first.guidance > 1
-        text, cut = self._encode([request.prompt for request in padded])
+        prompts = self._text([request.prompt for request in padded])
+        text = torch.stack([prompt.states for prompt in prompts])
         if guided:
-            empty, _ = self._encode([request.negative_prompt for request in padded])
-            text = torch.cat([empty, text])
+            empty = self._text([request.negative_prompt for request in padded])
+            text = torch.cat([torch.stack([prompt.states for prompt in empty]), text])
+        scheduler = make_scheduler(self._pipe.scheduler, first.scheduler)
+        strength = self._conditioner.strength(first)
+        timesteps = set_steps(scheduler, first.steps, strength, self.device)
         generators = [torch.Generator().manual_seed(request.seed) for request in padded]
-        latents = self._initial_noise(first, generators) * scheduler.init_noise_sigma
+        start = self._conditioner.start(
+            Batch(padded, self.inputs, scheduler, timesteps, generators, guided)
+        )
         # Stochastic samplers go on drawing from each image's own generator.
-        takes = inspect.signature(scheduler.step).parameters
-        drawn = {"generator": generators} if "generator" in takes else {}
-        magnitudes = []
-        for t in scheduler.timesteps:
-            doubled = torch.cat([latents, latents]) if guided else latents
-            noise = self.unet(
-                scheduler.scale_model_input(doubled, t), t, encoder_hidden_states=text
-            ).sample
+        drawn: dict[str, Any] = {"generator": generators} if takes(scheduler, "generator") else {}
+        if takes(scheduler, "eta"):
+            drawn["eta"] = first.eta
+        predict = self._denoiser(text, guided, start.class_labels)
+        latents = start.latents
+        magnitudes, norms, attention = [], [], []
+        if self._recorder:
+            self._recorder.begin(size)
+        for t in timesteps:
+            seen = scheduler.scale_model_input(latents, t)
+            if start.channels is not None:
+                seen = torch.cat([seen, start.channels], 1)
+            noise = predict(seen, t)
             if guided:
                 unconditional, conditional = noise.chunk(2)
                 difference = conditional - unconditional
                 noise = unconditional + first.guidance * difference
-                magnitudes.append(difference.float().flatten(1).norm(dim=1))
+                magnitudes.append(_norm(difference))
             latents = scheduler.step(noise, t, latents, return_dict=False, **drawn)[0]
-        images = self._decode(latents)
+            norms.append(_norm(latents))
+            if self._recorder:
+                attention.append(self._recorder.take())
+        finite = torch.isfinite(norms[-1])
+        images, visible = self._decode(torch.where(finite[:, None, None, None], latents, 0))
+        self._pipe.maybe_free_model_hooks()
         seconds = (time.perf_counter() - started) / len(requests)
+
+        norm_steps = torch.stack(norms, 1).tolist()
         # Shape (batch, steps); without guidance there is nothing to tell.
-        steps = torch.stack(magnitudes, 1).tolist() if guided else [[]] * batch_size
-        norms = latents.float().flatten(1).norm(dim=1).cpu()
-        finite = torch.isfinite(norms)
+        noise_steps = torch.stack(magnitudes, 1).tolist() if guided else [[]] * size
         results = []
         for index, request in enumerate(requests):
+            steps = noise_steps[index]
             telemetry = {
-                "text_noise_magnitude": sum(steps[index]) / len(steps[index]) if guided else None,
-                "text_noise_first": steps[index][0] if guided else None,
-                "text_noise_steps": steps[index] if guided else None,
-                "latent_norm": float(norms[index]),
-                "tokens_cut": cut[index],
+                "text_noise_magnitude": sum(steps) / len(steps) if guided else None,
+                "text_noise_first": steps[0] if guided else None,
+                "text_noise_steps": steps if guided else None,
+                "latent_norm": norm_steps[index][-1],
+                "latent_norm_steps": norm_steps[index],
+                "tokens_cut": prompts[index].cut,
+                "text_cut": prompts[index].cut_text,
                 "seconds": seconds,
+                "batch_made": size,
             }
-            if finite[index]:
-                image = _deliver(images[index], request)
-                results.append(Result(image, telemetry=telemetry))
+            if self.variant is INPAINTING:
+                telemetry["whole_masked"] = not request.init_image
+            if self._recorder:
+                shares = torch.stack([step[index] for step in attention])
+                telemetry["attention_tokens"] = shares.tolist()
+                telemetry["attention_entropy"] = entropy(shares).tolist()
+                telemetry["prompt_tokens"] = prompts[index].length
+            if self.options["keep_latents"]:
+                kept = latents[index].to("cpu", torch.float16).numpy()
+                telemetry["latents"] = kept.astype("<f2").tobytes()
+                telemetry["latents_shape"] = list(kept.shape)
+            if finite[index] and visible[index]:
+                results.append(Result(deliver(images[index], request), telemetry=telemetry))
             else:
-                results.append(Result(None, "failed", "the latent is not finite (NaN)", telemetry))
+                what = "decoded image" if finite[index] else "latent"
+                error = f"the {what} is not finite (NaN or infinite)"
+                results.append(Result(None, "failed", error, telemetry))
         return results
 
-    @property
-    def _scale(self) -> int:
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+    def _denoiser(
+        self, text: torch.Tensor, guided: bool, class_labels: torch.Tensor | None
+    ) -> Denoiser:
+        """The UNet for one batch.
 
-    def _scheduler(self, request: Request) -> Any:
-        import diffusers
+        Args:
+            text: (2 × batch, tokens, dimension) under guidance, the unconditional half first; else
+                (batch, …).
+            guided: whether both halves are wanted.
+            class_labels: as many rows as `text`, or ``None``.
+        """
+        if self.options["mode"] == "fast":
+            denoiser: Denoiser = self._fast.bind(text, guided=guided, class_labels=class_labels)
+            return denoiser
 
-        config = self._pipe.scheduler.config
-        chosen = scheduler_class(request.scheduler)
-        if chosen is None:
-            scheduler = type(self._pipe.scheduler).from_config(config)
-        else:
-            scheduler = getattr(diffusers, chosen[0]).from_config(config, **chosen[1])
-        scheduler.set_timesteps(request.steps, device=self.device)
-        return scheduler
+        def predict(latents: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            doubled = torch.cat([latents, latents]) if guided else latents
+            prediction: torch.Tensor = self.unet(
+                doubled, t, encoder_hidden_states=text, class_labels=class_labels, return_dict=False
+            )[0]
+            return prediction
 
-    def _encode(self, prompts: Sequence[str]) -> tuple[torch.Tensor, list[int]]:
-        if len(self._encoded) > MOST_PROMPTS:
-            self._encoded.clear()
-        for prompt in dict.fromkeys(prompts):
-            if prompt not in self._encoded:
-                length = self.tokenizer.model_max_length
-                tokens = self.tokenizer(
-                    prompt,
-                    padding="max_length",
-                    max_length=length,
-                    truncation=True,
-                    return_tensors="pt",
-                )
-                whole = len(self.tokenizer(prompt, truncation=False, verbose=False).input_ids)
-                mask = None
-                if getattr(self.text_encoder.config, "use_attention_mask", False):
-                    mask = tokens.attention_mask.to(self.device)
-                hidden = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)
-                self._encoded[prompt] = (hidden[0][0], max(0, whole - length))
-        found = [self._encoded[prompt] for prompt in prompts]
-        return torch.stack([text for text, _ in found]), [cut for _, cut in found]
+        return predict
 
-    def _initial_noise(
-        self, request: Request, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        shape = (
-            self.unet.config.in_channels,
-            request.height // self._scale,
-            request.width // self._scale,
-        )
-        # CPU generators: the same seed gives the same noise on every device and in every batch.
-        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-        return noise.to(self.device, self.dtype)
+    @cached_property
+    def _fast(self) -> Any:
+        from .fast import FastUNet
 
-    def _decode(self, latents: torch.Tensor) -> list[Image.Image]:
-        decoded = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        return FastUNet(self.unet)
+
+    @cached_property
+    def _decoder(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        if self.options["mode"] == "fast":
+            from .fast import fast_decoder
+
+            return fast_decoder(self.vae)
+        return lambda latents: self.vae.decode(latents, return_dict=False)[0]
+
+    def _decode(self, latents: torch.Tensor) -> tuple[list[Image.Image], list[bool]]:
+        """The images, and which of them have only finite pixels."""
+        # In half precision this decoder overflows, and its pipeline decodes in single precision.
+        single = self.variant is UPSCALER and self.vae.config.force_upcast
+        if single and self.dtype == torch.float16:
+            self.vae.to(torch.float32)
+            latents = latents.float()
+        decoded = self._decoder(latents / self.vae.config.scaling_factor)
+        if single and self.dtype == torch.float16:
+            self.vae.to(self.dtype)
+        finite = torch.isfinite(decoded).flatten(1).all(1)
+        decoded = torch.where(finite[:, None, None, None], decoded, 0)
         processed = self._pipe.image_processor.postprocess(decoded, output_type="pil")
-        return [image.convert("RGB") for image in processed]
+        return [image.convert("RGB") for image in processed], finite.tolist()
 
 
-def _deliver(image: Image.Image, request: Request) -> Image.Image:
-    """Resize and mark an image as a product would before it hands it out."""
-    if request.deliver_size:
-        image = image.resize((request.deliver_size,) * 2, Image.Resampling.BICUBIC)
-    if request.watermark:
-        codec: Callable[[], Any] = plugins.load("watermarks", request.watermark)
-        image = codec().embed(image)
-    return image
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+def _norm(latents: torch.Tensor) -> torch.Tensor:
+    norm: torch.Tensor = torch.linalg.vector_norm(latents.float().flatten(1), dim=1)
+    return norm
