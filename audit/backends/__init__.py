@@ -17,8 +17,12 @@ PREFIXES = {"images": "folder", "openai": "openai-images"}
 """What a MODEL may begin with, and the backend that it means."""
 
 
-def backend_of(model: str) -> str:
+def backend_of(model: str, allow_pickle: bool = False) -> str:
     """The name of the backend for MODEL, without loading it.
+
+    Args:
+        model: as on the command line.
+        allow_pickle: of the backend's options: pickled weights count as weights.
 
     Raises:
         AuditError: there is no such model.
@@ -27,8 +31,11 @@ def backend_of(model: str) -> str:
     if colon and prefix in PREFIXES:
         return PREFIXES[prefix]
     from .checkpoints import backend_for, resolve
+    from .single_file import is_single_file
 
-    return backend_for(resolve(model))
+    if is_single_file(model):
+        return "stable-diffusion"
+    return backend_for(resolve(model, allow_pickle=allow_pickle))
 
 
 def open_backend(
@@ -48,7 +55,7 @@ def open_backend(
         AuditError: there is no such model, it cannot be loaded, or an option is unknown.
     """
     given = dict(options or {})
-    name = given.pop("name", None) or backend_of(model)
+    name = given.pop("name", None) or backend_of(model, bool(given.get("allow_pickle")))
     factory = plugins.load("backends", name)
     known = set(inspect.signature(factory).parameters) - {"model", "device", "dtype"}
     for option in given:
