@@ -19,15 +19,18 @@ def estimate(
     """Images, batches, minutes and megabytes of a plan.
 
     The time is measured: one batch of two steps is made and thrown away, its cost scaled to the
-    plan's steps. Detection is not in it.
+    plan's steps. Detection is not in it. A server is not asked, for an answer may cost money: its
+    time is ``None``.
     """
     import dataclasses
 
-    seconds = 0.0
+    seconds: float | None = None if backend.describe().get("mode") == "server" else 0.0
     by_shape: dict[tuple[Any, ...], list[Placed]] = {}
     for place in placed:
         by_shape.setdefault(place.request.shape, []).append(place)
     for members in by_shape.values():
+        if seconds is None:
+            break
         request = dataclasses.replace(members[0].request, steps=2, deliver_size=0, watermark="")
         started = time.perf_counter()
         backend.generate([request], batch_size)
@@ -38,6 +41,6 @@ def estimate(
         "uses": {probe: len(listed) for probe, listed in uses.items()},
         "images": len(placed),
         "batches": len({p.batch for p in placed}),
-        "minutes": seconds / 60,
+        "minutes": None if seconds is None else seconds / 60,
         "megabytes": pixels * BYTES_PER_PIXEL / 1e6,
     }

@@ -178,7 +178,7 @@ def test_an_unknown_plug_in_is_named_with_what_there_is():
 KINDS = {
     "probes": ("name", "question", "reference", "detectors", "uses", "analyse"),
     "detectors": ("name", "describe", "detect"),
-    "backends": ("sampler", "describe", "generate"),
+    "backends": ("describe", "generate"),
 }
 
 
