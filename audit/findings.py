@@ -30,6 +30,8 @@ class Finding:
         reference_name: where the reference comes from.
         threshold: the margin around the reference that does not count.
         evidence: column → value over the probe's table; it selects the very images.
+        provenance: of the images: ``unverified``, made elsewhere; ``reported``, a server's word;
+            empty: made here, by a model whose weights were hashed.
         note: one plain sentence for the reader of the card.
         detail: small extra figures, such as the counts of every outcome.
     """
@@ -50,6 +52,7 @@ class Finding:
     threshold: float | None = None
     verdict: Verdict = "inconclusive"
     evidence: dict[str, Any] = field(default_factory=dict)
+    provenance: str = ""
     note: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
 

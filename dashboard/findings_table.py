@@ -40,7 +40,8 @@ def _metric(findings: list[Finding]) -> str:
 def _row(f: Finding, low: float, high: float) -> str:
     interval = f"[{parts.number(f.ci[0])}, {parts.number(f.ci[1])}]" if f.ci else ""
     raw = f"raw {parts.number(f.raw)}, corrected for {f.corrected_for}" if f.corrected_for else ""
-    note = " · ".join(escape(text) for text in (f.note, raw) if text)
+    source = f"provenance {f.provenance}" if f.provenance else ""
+    note = " · ".join(escape(text) for text in (f.note, raw, source) if text)
     below = f'<tr class="t2i-note"><td colspan="5"><small>{note}</small></td></tr>' if note else ""
     clusters = (
         ""

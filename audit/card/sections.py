@@ -97,6 +97,11 @@ def _summary(card: Card) -> Iterator[Block]:
         f"{card.images:,} images of {card.planned:,} planned, {len(card.findings):,} findings "
         f"({counts})."
     )
+    if provenance := card.backend.get("provenance"):
+        yield Prose(
+            f"**The images' provenance is {markdown(provenance)}.** "
+            f"{markdown(card.backend.get('note', ''))}"
+        )
     if card.findings:
         yield summary(card.findings, PROBES)
     else:

@@ -42,6 +42,7 @@ def findings_table(title: str, findings: Sequence[Finding], *, folded: bool = Fa
         ("corrected for", lambda f: f.corrected_for or ""),
         ("reference", lambda f: f.reference_name or ""),
         ("margin", lambda f: "" if f.threshold is None else scalar(f.threshold)),
+        ("provenance of the images", lambda f: f.provenance),
     ]
     for name, read in said:
         held = {read(finding) for finding in findings} - {""}
