@@ -52,7 +52,8 @@ class StableDiffusion:
         model: a built-in name, a Hub name, a diffusers folder, or a single checkpoint file.
         device: ``auto`` takes a GPU where there is one.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
-        mode: ``reference`` runs the UNet as it is; ``fast`` compiles it.
+        mode: ``reference`` runs the UNet as it is; ``fast`` computes nothing twice, and
+            compiles on a GPU (:class:`audit.backends.fast.FastUNet`).
         tf32: let float32 arithmetic on a GPU use TF32.
         attention: record the cross-attention per token and step.
         keep_latents: record the final latents.
@@ -113,6 +114,11 @@ class StableDiffusion:
         self._text = TextEncoder(self._pipe.tokenizer, self._pipe.text_encoder, self.device)
         self._conditioner = Conditioner(self.variant, self._pipe, self.device, self.dtype)
         self._recorder = CrossAttention(self.unet) if attention else None
+        self._fast: Any = None
+        if mode == "fast":
+            from .fast import FastUNet
+
+            self._fast = FastUNet(self.unet)
         self._looked_at: set[tuple[str, str, str]] = set()
         self._halved: set[tuple[int, int, int]] = set()
 
@@ -146,6 +152,7 @@ class StableDiffusion:
             "dtype": str(self.dtype).removeprefix("torch."),
             "attention_backend": "sliced" if self.options["attention_slicing"] else "sdpa",
             "options": dict(self.options),
+            "compiled": bool(self._fast and self._fast.compiled),
             "origin": origin(self.folder),
             "lora": self._lora,
             "weights": weight_hashes(self.folder),
@@ -342,7 +349,7 @@ class StableDiffusion:
             guided: whether both halves are wanted.
             class_labels: as many rows as `text`, or ``None``.
         """
-        if self.options["mode"] == "fast":
+        if self._fast:
             denoiser: Denoiser = self._fast.bind(text, guided=guided, class_labels=class_labels)
             return denoiser
 
@@ -356,14 +363,8 @@ class StableDiffusion:
         return predict
 
     @cached_property
-    def _fast(self) -> Any:
-        from .fast import FastUNet
-
-        return FastUNet(self.unet)
-
-    @cached_property
     def _decoder(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        if self.options["mode"] == "fast":
+        if self._fast:
             from .fast import fast_decoder
 
             return fast_decoder(self.vae)
