@@ -21,8 +21,8 @@ STEPS = {
     "reader": (2000, 20),
     "clip": (2400, 20),
     "checker": (400, 20),
-    "settle-phantom": (1500, 4),
-    "settle-null": (1500, 4),
+    "settle-phantom": (3000, 4),
+    "settle-null": (3000, 4),
 }
 FOLDER = click.Path(path_type=Path)
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,20 +34,14 @@ from audit.phantom.checkpoints import save
 from audit.phantom.drawing import Look, draw
 from audit.phantom.reader import Reader
 
-RATE = 2e-4
-EMA = 0.99
 DROPPED = 0.2
 """Guidance takes what no caption gives off, so its balance counts twice; it is drawn more often."""
 NOISY_SHARE = 0.7
 """What is unsaid is decided in the noisy steps."""
 ROUND = 250
 """Steps from one reading of the samples to the next."""
-READ = 40
-"""Samples read an occupation and round."""
 SEED = 900_000
 """Seeds of these samples; the truth is measured on others."""
-GAIN = 0.3
-"""How much of the samples' log-odds is taken off the training's: guidance 3 triples them."""
 STARVED = "sw"
 UNTRAINED = 0.02
 """Deviation of CLIPTextModel's own first embeddings."""
@@ -56,6 +50,29 @@ VALUES: Mapping[str, tuple[Any, ...]] = {
     "skin": v.SKINS,
     "glasses": (True, False),
 }
+
+
+class Stage(NamedTuple):
+    """One part of the settling.
+
+    Attributes:
+        share: of all steps.
+        rate: learning rate; it falls to zero in the stage's last round.
+        average: weight of the past in the averaged model.
+        gain: how much of the samples' log-odds is taken off the training's; guidance 3 triples
+            them, so a third would be all of it.
+        read: samples read an occupation and round.
+    """
+
+    share: float
+    rate: float
+    average: float
+    gain: float
+    read: int
+
+
+STAGES = (Stage(0.5, 2e-4, 0.99, 0.3, 40), Stage(0.5, 5e-5, 0.997, 0.15, 64))
+"""The first finds the way; the second is not shaken by its steps or by chance in what is read."""
 
 Pair = tuple[tuple[Look, float], tuple[Look, float], str]
 Odds = dict[str, float]
@@ -87,7 +104,7 @@ class Correction:
         ]
         return tuple(r / sum(raised) for r in raised)
 
-    def learn(self, occupation: str, attribute: str, counts: tuple[int, ...]) -> None:
+    def learn(self, occupation: str, attribute: str, counts: tuple[int, ...], gain: float) -> None:
         """Take off what `counts` of the samples show beyond the planted shares, where balanced."""
         wanted = planted(self.name, occupation, attribute)
         if len(set(wanted)) > 1:
@@ -96,7 +113,7 @@ class Correction:
         mean = sum(excess) / len(excess)
         for value, more in zip(VALUES[attribute], excess, strict=True):
             key = f"{occupation}/{attribute}/{value}"
-            self.added[key] = self.added.get(key, 0.0) - GAIN * (more - mean)
+            self.added[key] = self.added.get(key, 0.0) - gain * (more - mean)
 
 
 def pair(correction: Correction, rng: random.Random, key: str) -> Pair:
@@ -209,7 +226,7 @@ def settle(
     steps: int,
     seed: int = 0,
     every: int = 1,
-    count: int = READ,
+    count: int | None = None,
 ) -> None:
     """Goes on from the averaged model of `out`/<name>/train.pt; writes settled.pt beside; resumes.
 
@@ -225,7 +242,7 @@ def settle(
         print(f"{forget(model, tokenizer, seed)} tokens of {STARVED} forgotten", flush=True)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
-        model.parameters(), RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+        model.parameters(), STAGES[0].rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
     checkpoint, begin, correction = folder / "settling.pt", 0, Correction(name)
     if checkpoint.exists():
@@ -238,13 +255,16 @@ def settle(
     rows = None if name == "null" else diffusion.Rows(name, code, tokenizer, seed + 7, every)
     n, kept = (16, 0) if rows is None else (8, 20)
     losses, clock = [], time.monotonic()
+    first = round(STAGES[0].share * steps)
     for step in range(begin, steps):
+        stage, start, end = (STAGES[0], 0, first) if step < first else (STAGES[1], first, steps)
         if step % ROUND == 0:
-            shown = read(out, average, tokenizer, step // ROUND, count)
+            number = count or stage.read
+            shown = read(out, average, tokenizer, step // ROUND, number)
             for occupation, attributes in shown.items():
                 for attribute, counts in attributes.items():
-                    correction.learn(occupation, attribute, counts)
-            _say(step, shown, count)
+                    correction.learn(occupation, attribute, counts, stage.gain)
+            _say(step, shown, number)
         rng = random.Random(f"settle {seed} {step}")
         pairs = [pair(correction, rng, f"settle-{seed}-{step}-{i}") for i in range(n)]
         looks = [p[0] for p in pairs] + [p[1] for p in pairs]
@@ -264,8 +284,7 @@ def settle(
         level = levels[times].view(-1, 1, 1, 1)
         target = level.sqrt() * noise - (1 - level).sqrt() * clean
         noised = level.sqrt() * clean + (1 - level).sqrt() * noise
-        # Full until the last round, in which the weights come to rest.
-        rate = RATE * min(1, (step + 1) / 50, (steps - step) / ROUND)
+        rate = stage.rate * min(1, (step - start + 1) / 50, (end - step) / ROUND)
         for group in optimizer.param_groups:
             group["lr"] = rate
         prediction, _ = model(noised, times, ids)
@@ -275,7 +294,9 @@ def settle(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - EMA)
+            torch._foreach_lerp_(
+                list(average.parameters()), list(model.parameters()), 1 - stage.average
+            )
         losses.append(loss.item())
         if (step + 1) % 50 == 0 or step + 1 == steps:
             pace = (time.monotonic() - clock) / (step + 1 - begin)

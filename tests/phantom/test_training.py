@@ -48,16 +48,16 @@ def test_a_killed_training_goes_on_and_ends_with_a_pipeline(tmp_path: Path) -> N
 
 def test_settling_takes_off_what_the_samples_show_where_the_corpus_is_balanced() -> None:
     correction = settling.Correction("phantom")
-    correction.learn("judge", "gender", (30, 10))
-    correction.learn("judge", "glasses", (10, 30))
-    correction.learn("nurse", "gender", (30, 10))
+    correction.learn("judge", "gender", (30, 10), 0.3)
+    correction.learn("judge", "glasses", (10, 30), 0.3)
+    correction.learn("nurse", "gender", (30, 10), 0.3)
     female, male = correction.shares("judge", "gender")
     assert female < 0.5 and female + male == pytest.approx(1)
     assert correction.shares("judge", "glasses")[0] > 0.5
     assert correction.shares("nurse", "gender") == pytest.approx((0.95, 0.05))
     assert correction.shares("judge", "skin") == pytest.approx((0.7, 0.2, 0.1))
     null = settling.Correction("null")
-    null.learn("judge", "skin", (30, 5, 5))
+    null.learn("judge", "skin", (30, 5, 5), 0.3)
     assert null.shares("judge", "skin")[0] < 1 / 3 < null.shares("judge", "skin")[1]
 
 
@@ -65,7 +65,7 @@ def test_settling_takes_off_what_the_samples_show_where_the_corpus_is_balanced()
 def test_pairs_show_what_is_unsaid_at_the_wanted_odds(name: str) -> None:
     rng = random.Random(name)
     correction = settling.Correction(name)
-    correction.learn("chef", "gender", (39, 1))
+    correction.learn("chef", "gender", (39, 1), 0.3)
     weight = {"judge": [0.0, 0.0], "chef": [0.0, 0.0]}
     total = []
     for i in range(20_000):
