@@ -76,6 +76,8 @@ def cli(debug: bool) -> None:
 @click.option("--option", "options", multiple=True, help="NAME=VALUE for the backend.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--devices", help="One process each over the same plan: 0,1,2,3, or cpu,cpu.")
+@click.option("--engine", help="local, or ray for a Ray cluster.")
 @click.option("--dtype", help="float32, float16 or bfloat16.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made; make nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -89,7 +91,8 @@ def run(
     options: tuple[str, ...],
     **flags: Any,
 ) -> None:
-    """Audit MODEL: phantom, null, a diffusers folder, or a Hub name.
+    """Audit MODEL: phantom, a Hub name, a diffusers folder, a .safetensors or .ckpt file,
+    images:FOLDER, or openai:URL#MODEL. t2i-audit list models shows the names.
 
     The same command finishes a run that was interrupted.
     """
@@ -121,6 +124,8 @@ def run(
         from .store import Run
 
         Run.create(out)  # a folder that cannot be written is said before a model is loaded
+    if dry_run and spec.devices:
+        spec = spec.replace(device=spec.devices[0], devices=())  # one batch is timed on the first
     study, backend, loaded = engine.prepare(spec)
     if dry_run:
         from .estimate import estimate
@@ -195,12 +200,16 @@ def _listed(what: str) -> dict[str, str]:
     from . import plugins
 
     if what == "models":
-        from .backends.checkpoints import BUILT_IN
+        from .backends.checkpoints import BUILT_IN, aliases
 
         return {
             **BUILT_IN,
-            "FOLDER": "a diffusers Stable Diffusion folder",
-            "OWNER/NAME": "a Stable Diffusion model of the Hub or its local cache",
+            **aliases(),
+            "FOLDER": "any diffusers folder",
+            "FILE": "a .safetensors or .ckpt file of Stable Diffusion v1 or 2.x",
+            "OWNER/NAME": "a model of the Hub or its local cache",
+            "images:FOLDER": "images made elsewhere, with a table of their prompts",
+            "openai:URL#MODEL": "a server that speaks OpenAI's protocol for images",
         }
     if what == "suites":
         from . import suites
@@ -258,8 +267,11 @@ def _folder_name(model: str) -> str:
 
     >>> _folder_name("stable-diffusion-v1-5/stable-diffusion-v1-5")
     'stable-diffusion-v1-5'
+    >>> _folder_name("openai:http://127.0.0.1:8000/v1#tiny")
+    'tiny'
     """
-    return Path(model.rstrip("/")).name or "run"
+    name = model.partition("#")[2] or model.removeprefix("images:").removeprefix("openai:")
+    return Path(name.rstrip("/")).name or "run"
 
 
 def _say_estimate(numbers: dict[str, Any], as_json: bool) -> None:
@@ -268,9 +280,13 @@ def _say_estimate(numbers: dict[str, Any], as_json: bool) -> None:
         return
     for probe, count in numbers["uses"].items():
         click.echo(f"{probe:<16} {count:>6} images")
+    minutes = numbers["minutes"]
+    time = (
+        "a time that only the server knows" if minutes is None else f"about {minutes:.1f} minutes"
+    )
     click.echo(
         f"{'distinct':<16} {numbers['images']:>6} images in {numbers['batches']} batches, "
-        f"about {numbers['minutes']:.1f} minutes and {numbers['megabytes']:.0f} MB"
+        f"{time} and {numbers['megabytes']:.0f} MB"
     )
 
 

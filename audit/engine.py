@@ -6,22 +6,21 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from . import plugins, suites
-from .backends.base import Backend, Result
+from .backends.base import Backend
 from .detectors.base import Batch, Detector, Item, unavailable
+from .energy import Ledger, Meter, gpu_uuid
 from .errors import AuditError
 from .evidence import Analysis
 from .findings import Finding
+from .generation import COMPACT_AT_END, generate, progress
 from .inputs import Inputs
 from .plan import Placed, Request, Use, limited, place
 from .spec import Spec
@@ -63,16 +62,35 @@ def prepare(spec: Spec) -> tuple[Study, Backend, dict[str, Probe]]:
     from .backends import open_backend
     from .backends.checkpoints import BUILT_IN
 
-    suite = suites.load(spec.suite or ("phantom" if spec.model in BUILT_IN else "general"))
+    if spec.suite is None and spec.model.startswith("images:"):
+        suite = suite_of_images(spec)
+    else:
+        suite = suites.load(spec.suite or ("phantom" if spec.model in BUILT_IN else "general"))
     given = {name: getattr(spec, name) for name in SAMPLER if getattr(spec, name) is not None}
     inputs = Inputs()
     for name in ("init_image", "mask", "depth"):
         if name in given:
             given[name] = inputs.add(Path(given[name]).expanduser())
-    backend = open_backend(spec.model, spec.device, spec.dtype, spec.backend)
+    device, options = spec.device, dict(spec.backend)
+    if elsewhere(spec):
+        # Here the model is only asked about itself: no GPU is filled with it twice.
+        device = "cpu"
+        options.pop("offload", None)
+    backend = open_backend(spec.model, device, spec.dtype, options)
     backend.inputs = inputs
+    most = getattr(backend, "images_per_prompt", None)
+    if spec.images_per_prompt is None and most:
+        spec = spec.replace(images_per_prompt=most)
     sampler = dict(backend.sampler) | dict(suite.section("sampler")) | given
     return Study(spec, suite, backend.model_path, sampler, inputs), backend, probes
+
+
+def suite_of_images(spec: Spec) -> suites.Suite:
+    """The prompts of images made elsewhere are those of their table."""
+    from .backends.table_suite import suite_from_folder
+
+    folder = Path(spec.model.removeprefix("images:")).expanduser()
+    return suite_from_folder(folder, spec.backend.get("table", ""))
 
 
 def make_plan(study: Study, probes: Mapping[str, Probe]) -> dict[str, list[Use]]:
@@ -95,14 +113,41 @@ def run(
         _identify(store, study, backend, command)
         backend.inputs = store.keep_inputs(study.inputs)
         uses = make_plan(study, probes)
+        check_requests(backend, uses)
         plan = _write_plan(store, uses, study.spec.batch_size)
-        _generate(store, backend, plan, study.spec.batch_size)
-        detect(store, study, probes, uses)
+        ledger = Ledger(store, study.spec.energy)
+        generate(store, study.spec, backend, plan, ledger)
+        detect(store, study, probes, uses, ledger)
         analyse(store, study, probes)
     return store
 
 
+def elsewhere(spec: Spec) -> bool:
+    """Whether other processes make the images."""
+    return bool(spec.devices) or spec.engine != "local"
+
+
+def check_requests(backend: Backend, uses: Mapping[str, Iterable[Use]]) -> None:
+    """Ask a backend that can tell whether it can make requests of each kind there is.
+
+    Raises:
+        AuditError: it cannot; nothing was made.
+    """
+    check = getattr(backend, "check", None)
+    if check is not None:
+        kinds = {(r.shape, r.init_image, r.mask, r.depth): r for r in distinct(uses)}
+        for request in kinds.values():
+            check(request)
+
+
 def _identify(store: Run, study: Study, backend: Backend, command: str) -> None:
+    import torch
+
+    before = store.read_json("run.json")
+    cpus = max(1, sum(device == "cpu" for device in study.spec.devices))
+    # The number of threads changes the low bits of what a CPU computes: a run has one number.
+    threads = before.get("threads") or max(1, torch.get_num_threads() // cpus)
+    torch.set_num_threads(threads)
     described = dict(backend.describe())
     spec = study.spec.as_dict()
     info = {
@@ -111,15 +156,21 @@ def _identify(store: Run, study: Study, backend: Backend, command: str) -> None:
         "suite": study.suite.name,
         "sampler": dict(study.sampler),
         "backend": described,
+        "threads": threads,
         "spec": spec,
         "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
         "command": command,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    before = store.read_json("run.json")
     if before:
         for name in sorted(Spec.image_fields()):
             old, new = before["spec"].get(name), spec[name]
+            if name == "backend":  # how patiently a server is asked does not change its images
+                harmless: frozenset[str] = getattr(backend, "harmless_options", frozenset())
+                old, new = (
+                    {key: value for key, value in (options or {}).items() if key not in harmless}
+                    for options in (old, new)
+                )
             if old != new:
                 raise AuditError(
                     f"{store.path} was made with {name}={old}, this command says {new}; "
@@ -131,6 +182,10 @@ def _identify(store: Run, study: Study, backend: Backend, command: str) -> None:
                 "choose another --out"
             )
         info["created"] = before["created"]
+        if elsewhere(study.spec):  # what the processes that made images said of themselves
+            info["backend"] = before["backend"]
+        if "devices" in before:
+            info["devices"] = before["devices"]
     store.write_json("run.json", json.loads(json.dumps(info)))
 
 
@@ -163,53 +218,18 @@ def _write_plan(store: Run, uses: Mapping[str, list[Use]], batch_size: int) -> l
         ]
         frame = pd.DataFrame(rows, columns=None if rows else ["request", "text"])
         store.write_table(f"uses/{column_safe(probe)}", frame)
+    # A batch is made whole, whoever asks for a part of it: its slots are part of its images.
     requested = set(wanted)
-    return [p for p in placed if p.request in requested]
-
-
-def _generate(store: Run, backend: Backend, plan: list[Placed], batch_size: int) -> None:
-    done = set(store.parts("records"))
-    batches: dict[int, list[Placed]] = {}
-    for placed in plan:
-        if placed.batch not in done:
-            batches.setdefault(placed.batch, []).append(placed)
-    total = len(plan)
-    left = sum(map(len, batches.values()))
-    writing: Future[None] | None = None
-    with _progress("generate", total, total - left) as bar, ThreadPoolExecutor(1) as writer:
-        for number, members in sorted(batches.items()):
-            results = backend.generate([member.request for member in members], batch_size)
-            if writing is not None:
-                writing.result()  # one batch in flight: memory stays flat, errors surface here
-            writing = writer.submit(_write_batch, store, number, members, results, batch_size)
-            bar.update(len(members))
-        if writing is not None:
-            writing.result()
-
-
-def _write_batch(
-    store: Run, number: int, members: list[Placed], results: list[Result], batch_size: int
-) -> None:
-    rows = []
-    for member, result in zip(members, results, strict=True):
-        image = result.image
-        rows.append(
-            {
-                "request": member.request.id,
-                "image": None if image is None else store.save_image(image),
-                "outcome": result.outcome,
-                "error": result.error,
-                "batch_size": batch_size,
-                "pixels_wide": None if image is None else image.width,
-                "pixels_high": None if image is None else image.height,
-                **result.telemetry,
-            }
-        )
-    store.write_part("records", number, pd.DataFrame(rows))
+    batches = {p.batch for p in placed if p.request in requested}
+    return [p for p in placed if p.batch in batches]
 
 
 def detect(
-    store: Run, study: Study, probes: Mapping[str, Probe], uses: Mapping[str, list[Use]]
+    store: Run,
+    study: Study,
+    probes: Mapping[str, Probe],
+    uses: Mapping[str, list[Use]],
+    ledger: Ledger | None = None,
 ) -> None:
     """Score every image with the detectors of the probes that use it; only what is missing."""
     records = store.read_table("records")
@@ -242,20 +262,39 @@ def detect(
         described = json.loads(json.dumps(dict(detector.describe())))
         status[name] = described
         folder = f"detections/{name}"
-        if store.parts(folder) and store.read_json(f"{folder}/detector.json") != described:
+        if store.shards(folder) and store.read_json(f"{folder}/detector.json") != described:
             store.drop(folder)
         store.write_json(f"{folder}/detector.json", described)
-        done = set(store.read_table(folder).get("request", ()))
+        scored = store.read_table(folder, ["request"])
+        done = set() if scored.empty else set(scored.request)
         detectors[name] = detector
         pending[name] = {id_: use for id_, use in wanted[name].items() if id_ not in done}
     store.write_json("detectors.json", status)
     # All detectors see an image while it is decoded, so they share one CLIP embedding of it.
     order = list(dict.fromkeys(id_ for uses_left in pending.values() for id_ in uses_left))
     everything = set().union(*wanted.values()) if wanted else set()
-    with _progress("detect", len(everything), len(everything) - len(order)) as bar:
+    if not order:
+        return
+    ledger = ledger or Ledger(store, study.spec.energy)
+    uuid = gpu_uuid(_device(study.spec))
+    meter = Meter([uuid] if uuid else [], study.spec.energy.get("watts"))
+    left = len(everything) - len(order)
+    with progress("detect", len(everything), left) as bar, ledger.step("detect"):
         for start in range(0, len(order), DETECTION_PART):
             chunk = order[start : start + DETECTION_PART]
             _detect_part(store, study.spec.batch_size, chunk, images, detectors, pending, bar)
+            ledger.add("detect", meter.lap(), len(chunk))
+    for name in detectors:
+        store.compact(f"detections/{name}", COMPACT_AT_END)
+
+
+def _device(spec: Spec) -> str:
+    """Where the detectors run."""
+    import torch
+
+    if spec.device != "auto":
+        return spec.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _detect_part(
@@ -298,9 +337,7 @@ def _detect_part(
         bar.update(len(ids))
     for name, frames in columns.items():
         if frames:
-            folder = f"detections/{name}"
-            number = max(store.parts(folder), default=-1) + 1
-            store.write_part(folder, number, pd.concat(frames, ignore_index=True))
+            store.add_part(f"detections/{name}", pd.concat(frames, ignore_index=True))
 
 
 def analyse(store: Run, study: Study, probes: Mapping[str, Probe]) -> list[Finding]:
@@ -313,6 +350,8 @@ def analyse(store: Run, study: Study, probes: Mapping[str, Probe]) -> list[Findi
         findings += analysis.findings
         for table_name, frame in analysis.tables.items():
             store.write_table(f"tables/{column_safe(name)}.{table_name}", frame)
+    provenance = store.info["backend"].get("provenance", "")
+    findings = [dataclasses.replace(finding, provenance=provenance) for finding in findings]
     others = [
         Finding.from_dict(row)
         for row in store.read_json("findings.json", [])
@@ -322,22 +361,6 @@ def analyse(store: Run, study: Study, probes: Mapping[str, Probe]) -> list[Findi
     store.write_json("findings.json", rows)
     store.write_json("gates.json", evaluate(study.spec.gates, others + findings))
     return findings
-
-
-@contextmanager
-def _progress(step: str, total: int, done: int) -> Iterator[Any]:
-    """Rate and time left on stderr; what an earlier run did counts as done but not as speed."""
-    with tqdm(
-        total=total,
-        initial=done,
-        desc=step,
-        unit="image",
-        file=sys.stderr,
-        mininterval=0.5,
-        smoothing=0.1,
-        disable=total == 0 or done == total,
-    ) as bar:
-        yield bar
 
 
 def summary(store: Run) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from . import energy
 from .errors import AuditError
 from .plugins import did_you_mean
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+ENGINES = ("local", "ray")
 
 
 def _setting(default: Any, *, images: bool, factory: bool = False) -> Any:
@@ -42,6 +45,9 @@ class Spec:
         backend: options of the backend (``mode``, ``lora``, …), as it documents them.
         batch_size: images per batch; part of an image's provenance.
         device, dtype: where and in which precision.
+        devices: one process each, such as ``cuda:0``; they may differ from resume to resume.
+        engine: who makes the images: ``local``, or ``ray`` for a Ray cluster.
+        energy: what is declared to turn measured work into CO2 (:func:`audit.energy.check`).
         detectors: detector → its options (such as another CLIP or the user's weights).
         gates: conditions on findings; one that fails ends the command with exit code 3.
     """
@@ -68,15 +74,22 @@ class Spec:
     batch_size: int = _setting(16, images=True)
     device: str = _setting("auto", images=True)
     dtype: str = _setting("float32", images=True)
+    devices: tuple[str, ...] = _setting((), images=False)
+    engine: str = _setting("local", images=False)
+    energy: Mapping[str, Any] = _setting(dict, images=False, factory=True)
     detectors: Mapping[str, Mapping[str, Any]] = _setting(dict, images=False, factory=True)
     gates: tuple[str, ...] = _setting((), images=False)
 
     def replace(self, **flags: Any) -> Spec:
         """A copy with the flags that were given (``None``: not given), checked."""
         given = {key: value for key, value in flags.items() if value is not None}
+        if "devices" in given:
+            given["devices"] = devices(given["devices"], "--devices")
         for key, value in given.items():
             _check(key, value, "--" + key.replace("_", "-"))
-        return dataclasses.replace(self, **given)
+        changed = dataclasses.replace(self, **given)
+        _check_engine(changed, "--devices")
+        return changed
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, for run.json."""
@@ -130,9 +143,38 @@ def load(path: Path) -> Spec:
             value = {name: {} if options is None else options for name, options in value.items()}
         if key == "gates" and isinstance(value, list):
             value = tuple(value)
+        if key == "devices":
+            value = devices(value, where)
         _check(key, value, where)
         values[key] = float(value) if key in _NUMBERS and value is not None else value
-    return Spec(**values)
+    spec = Spec(**values)
+    _check_engine(spec, str(path))
+    return spec
+
+
+def devices(given: Any, where: str) -> tuple[str, ...]:
+    """One name a process: a number is a GPU.
+
+    >>> devices("0,cuda:1,cpu", "--devices")
+    ('cuda:0', 'cuda:1', 'cpu')
+
+    Raises:
+        AuditError: something in it is no device.
+    """
+    listed = given if isinstance(given, list | tuple) else str(given).split(",")
+    names = [str(name).strip() for name in listed]
+    names = [f"cuda:{name}" if name.isdecimal() else name for name in names]
+    for name in names:
+        if not re.fullmatch(r"cpu|cuda:\d+", name):
+            raise AuditError(
+                f"{where}: devices are numbers of GPUs or cpu, such as 0,1,2,3; not {name!r}"
+            )
+    return tuple(names)
+
+
+def _check_engine(spec: Spec, where: str) -> None:
+    if spec.engine == "ray" and spec.devices:
+        raise AuditError(f"{where}: engine ray takes the whole cluster: leave devices away")
 
 
 def _loaded(node: yaml.Node) -> Any:
@@ -183,11 +225,20 @@ def _check(key: str, value: Any, where: str) -> None:
     elif key == "backend":
         if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
             raise AuditError(f"{where}: backend is a mapping of its options, such as mode: fast")
+    elif key == "energy":
+        try:
+            energy.check(value)
+        except AuditError as error:
+            raise AuditError(f"{where}: {error}") from error
+    elif key == "devices":
+        devices(value, where)
     elif key == "gates":
         if not isinstance(value, tuple) or not all(isinstance(gate, str) for gate in value):
             raise AuditError(f"{where}: gates is a list of conditions in quotes")
     elif not isinstance(value, str):
         raise AuditError(f"{where}: {key} must be text, not {value!r}")
+    if key == "engine" and value not in ENGINES:
+        raise AuditError(f"{where}: engine must be one of {', '.join(ENGINES)}, not {value!r}")
     if key in ("device", "dtype"):
         allowed = DTYPES if key == "dtype" else DEVICES
         base = str(value).split(":")[0]

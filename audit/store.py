@@ -1,10 +1,15 @@
 """The run folder: Parquet shards, images under their hash, a journal chained by hash.
 
 Every file is written under a temporary name and renamed, so a reader never sees half of one.
+
+Shards are numbered in the order of writing. Many small ones are merged into one named by the range
+that it replaces, ``part-000000-000255.parquet``: from its renaming on, the small ones of that range
+count no more, whether they are deleted yet or not.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -13,9 +18,11 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +30,37 @@ import duckdb
 import pandas as pd
 from PIL import Image
 
-from .errors import AuditError
+from .errors import AuditError, Incomplete
 from .inputs import Inputs
 
 SCHEMA_VERSION = 1
 THUMBNAIL = 192
 MAX_PIXELS = 8192 * 8192
+_JOURNAL = threading.Lock()
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHARD = re.compile(r"part-(\d+)(?:-(\d+))?\.parquet")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image as it is stored: lossless WebP and a thumbnail; hashed and ready to be written."""
+
+    digest: str
+    image: bytes
+    thumbnail: bytes
+
+
+def encode(image: Image.Image) -> Encoded:
+    """Encode an image for :meth:`Run.store_image`. Pillow frees the interpreter meanwhile."""
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    buffer = io.BytesIO()
+    rgb.save(buffer, "WEBP", lossless=True, method=0, quality=0)
+    data = buffer.getvalue()
+    small = rgb.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=85, method=2)
+    return Encoded(hashlib.sha256(data).hexdigest(), data, buffer.getvalue())
 
 
 class Run:
@@ -115,8 +146,13 @@ class Run:
         path = self.path / name
         if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
             return
-        self._replace(path, data)
-        self._journal(name, hashlib.sha256(data).hexdigest())
+        digest = hashlib.sha256(data).hexdigest()
+        if path.is_file():
+            # A kill after the entry leaves the old file: the next command writes the new one again.
+            self._replace(path, data, lambda: self._journal((name, digest)))
+        else:
+            self._replace(path, data)
+            self._journal((name, digest))
 
     # ---- tables ----------------------------------------------------------------------------
 
@@ -126,53 +162,129 @@ class Run:
         table.to_parquet(buffer, index=False, compression="zstd")
         self.write_bytes(f"{name}.parquet", buffer.getvalue())
 
-    def read_table(self, name: str) -> pd.DataFrame:
-        """A table or a folder of shards as a frame; empty where there is nothing."""
+    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A table or a folder of shards as a frame; empty where there is nothing.
+
+        Args:
+            columns: only these; default: all.
+        """
         path = self.path / f"{name}.parquet"
-        shards = [path] if path.is_file() else sorted((self.path / name).glob("part-*.parquet"))
+        shards = [path] if path.is_file() else self.shards(name)
         if not shards:
             return pd.DataFrame()
         with duckdb.connect() as database:
             files = [str(shard) for shard in shards]
-            frame: pd.DataFrame = database.read_parquet(files, union_by_name=True).df()
+            table = database.read_parquet(files, union_by_name=True)
+            if columns is not None:
+                table = table.project(", ".join(f'"{column}"' for column in columns))
+            frame: pd.DataFrame = table.df()
         return frame
 
-    def parts(self, name: str) -> list[int]:
-        """The numbers of the shards that are there."""
-        return sorted(int(p.stem[5:]) for p in (self.path / name).glob("part-*.parquet"))
+    def shards(self, name: str) -> list[Path]:
+        """The shards that count, in the order of writing."""
+        return [path for path, _, _ in self._shards(name)[0]]
+
+    def add_part(self, name: str, table: pd.DataFrame) -> None:
+        """Write the next shard."""
+        shards = self._shards(name)[0]
+        self.write_part(name, shards[-1][2] + 1 if shards else 0, table)
 
     def write_part(self, name: str, number: int, table: pd.DataFrame) -> None:
         """Write one shard."""
         self.write_table(f"{name}/part-{number:06d}", table)
 
+    def compact(self, name: str, at_least: int) -> None:
+        """Merge the small shards of a folder into one, once there are `at_least` of them.
+
+        A kill at any point loses nothing and doubles nothing; :meth:`mend_journal` ends what was
+        begun.
+        """
+        small = [shard for shard in self._shards(name)[0] if shard[1] == shard[2]]
+        if len(small) < at_least:
+            return
+        # Numbers are given in order, so the small ones are one range at the end.
+        first, last = small[0][1], small[-1][2]
+        target = self.path / name / f"part-{first:06d}-{last:06d}.parquet"
+        temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+        try:
+            with duckdb.connect() as database:
+                files = [str(path) for path, _, _ in small]
+                table = database.read_parquet(files, union_by_name=True)
+                table.write_parquet(str(temporary), compression="zstd")
+            digest = _sha256_file(temporary)
+            temporary.replace(target)
+        except (OSError, duckdb.IOException) as error:
+            temporary.unlink(missing_ok=True)
+            raise _cannot_write(target, error) from error
+        self._journal((f"{name}/{target.name}", digest))
+        self._forget_replaced(name)
+
+    def _shards(self, name: str) -> tuple[list[tuple[Path, int, int]], list[Path]]:
+        """Shards that count as (path, first number, last number), and those that are replaced."""
+        found = []
+        for path in (self.path / name).glob("part-*.parquet"):
+            if match := _SHARD.fullmatch(path.name):
+                found.append((path, int(match[1]), int(match[2] or match[1])))
+        counts: list[tuple[Path, int, int]] = []
+        replaced: list[Path] = []
+        end = -1
+        for path, first, last in sorted(found, key=lambda shard: (shard[1], -shard[2])):
+            if last <= end:
+                replaced.append(path)
+            else:
+                counts.append((path, first, last))
+                end = last
+        return counts, replaced
+
+    def _forget_replaced(self, name: str) -> None:
+        if replaced := self._shards(name)[1]:
+            self._journal(*((f"{name}/{path.name}", "dropped") for path in replaced))
+            for path in replaced:
+                path.unlink()
+
     def drop(self, name: str) -> None:
         """Remove a folder of derived shards (never images), so that it is made anew."""
         shutil.rmtree(self.path / name, ignore_errors=True)
-        self._journal(f"{name}/", "dropped")
+        self._journal((f"{name}/", "dropped"))
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """DuckDB in memory with a view for every table of the run.
 
         Views: ``requests``, ``records``, ``uses_<probe>``, ``detections_<detector>`` and
-        ``table_<probe>_<name>``; dashes and dots become underscores.
+        ``table_<probe>_<name>``; dashes and dots become underscores. ``delivered`` says what a user
+        of the model's own pipeline would have seen of each record: ``image``, ``black`` where its
+        safety checker flags it, ``none`` where there is no image, null where the checker was not
+        asked. The stored image is never blacked out.
         """
         with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as database:
+            views = set()
             for view, shards in self._views():
                 files = ", ".join("'" + str(shard).replace("'", "''") + "'" for shard in shards)
                 database.execute(
                     f'CREATE VIEW "{view}" AS '
                     f"SELECT * FROM read_parquet([{files}], union_by_name = true)"
                 )
+                views.add(view)
+            if "records" in views:
+                checked = "detections_safety_checker" in views
+                join = "LEFT JOIN detections_safety_checker USING (request)" if checked else ""
+                database.execute(
+                    "CREATE VIEW delivered AS SELECT request, records.image, "
+                    "CASE WHEN outcome <> 'ok' THEN 'none' "
+                    f"WHEN {'flagged' if checked else 'NULL'} THEN 'black' "
+                    f"WHEN NOT {'flagged' if checked else 'NULL'} THEN 'image' END AS delivered "
+                    f"FROM records {join}"
+                )
             yield database
 
     def _views(self) -> Iterator[tuple[str, list[Path]]]:
         if (self.path / "plan.parquet").is_file():
             yield "requests", [self.path / "plan.parquet"]
-        if shards := sorted(self.path.glob("records/part-*.parquet")):
+        if shards := self.shards("records"):
             yield "records", shards
         for folder in sorted(self.path.glob("detections/*/")):
-            if shards := sorted(folder.glob("part-*.parquet")):
+            if shards := self.shards(f"detections/{folder.name}"):
                 yield f"detections_{column_safe(folder.name)}", shards
         for kind, prefix in (("uses", "uses"), ("tables", "table")):
             for path in sorted(self.path.glob(f"{kind}/*.parquet")):
@@ -182,20 +294,16 @@ class Run:
 
     def save_image(self, image: Image.Image) -> str:
         """Store an image as lossless WebP with a thumbnail; return the SHA-256 of its file."""
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "WEBP", lossless=True, method=0, quality=0)
-        data = buffer.getvalue()
-        digest = hashlib.sha256(data).hexdigest()
-        path = self.image_path(digest)
+        return self.store_image(encode(image))
+
+    def store_image(self, encoded: Encoded) -> str:
+        """Write an encoded image under its SHA-256, unless it is there; return that."""
+        path = self.image_path(encoded.digest)
         if not path.is_file():
             # The thumbnail first: an image that is there has its thumbnail too.
-            small = image.convert("RGB")
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
-            buffer = io.BytesIO()
-            small.save(buffer, "WEBP", quality=85, method=2)
-            self._replace(self.image_path(digest, thumbnail=True), buffer.getvalue())
-            self._replace(path, data)
-        return digest
+            self._replace(self.image_path(encoded.digest, thumbnail=True), encoded.thumbnail)
+            self._replace(path, encoded.image)
+        return encoded.digest
 
     def image_path(self, digest: str, *, thumbnail: bool = False) -> Path:
         """Where an image lies.
@@ -236,21 +344,37 @@ class Run:
 
     # ---- journal ---------------------------------------------------------------------------
 
-    def _journal(self, name: str, digest: str) -> None:
-        path = self.path / "journal.jsonl"
-        previous = ""
-        if path.is_file():
-            with path.open("rb") as file:
-                # A line is a few hundred bytes; the last one is found from the end.
-                file.seek(max(0, path.stat().st_size - 4096))
-                lines = file.read().splitlines()
-            previous = json.loads(lines[-1])["hash"] if lines else ""
-        entry = {"time": round(time.time(), 3), "file": name, "sha256": digest, "prev": previous}
-        entry["hash"] = entry_hash(entry)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def _journal(self, *files: tuple[str, str]) -> None:
+        """Enter files with their SHA-256 (or ``dropped``)."""
+        with _JOURNAL:  # several threads may write a run
+            path = self.path / "journal.jsonl"
+            previous = ""
+            end = path.stat().st_size if path.is_file() else 0
+            if end:
+                with path.open("rb") as file:
+                    # A line is a few hundred bytes; the last one is found from the end.
+                    file.seek(max(0, end - 4096))
+                    lines = file.read().splitlines()
+                previous = json.loads(lines[-1])["hash"] if lines else ""
+            text = ""
+            for name, digest in files:
+                entry = {
+                    "time": round(time.time(), 3),
+                    "file": name,
+                    "sha256": digest,
+                    "prev": previous,
+                }
+                previous = entry["hash"] = entry_hash(entry)
+                text += json.dumps(entry) + "\n"
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                with suppress(OSError):
+                    os.truncate(path, end)
+                raise _cannot_write(path, error) from error
 
     def journal(self) -> list[dict[str, Any]]:
         """Every entry, oldest first."""
@@ -278,11 +402,19 @@ class Run:
         data = path.read_bytes()
         if data and not data.endswith(b"\n"):
             self._replace(path, data[: data.rfind(b"\n") + 1])
-        entered = {entry["file"] for entry in self.journal()}
+        self._forget_replaced("records")
+        for folder in self.path.glob("detections/*/"):
+            self._forget_replaced(f"detections/{folder.name}")
+        entered: set[str] = set()
+        for entry in self.journal():
+            if entry["sha256"] == "dropped":
+                entered = {name for name in entered if not name.startswith(entry["file"])}
+            else:
+                entered.add(entry["file"])
         for name in self.documents():
             if name not in entered:
                 digest = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
-                self._journal(name, digest)
+                self._journal((name, digest))
         for left in self.path.rglob(".tmp-*"):
             left.unlink(missing_ok=True)
 
@@ -302,14 +434,32 @@ class Run:
                 ) from error
             yield
 
-    def _replace(self, path: Path, data: bytes) -> None:
+    def _replace(self, path: Path, data: bytes, before: Callable[[], None] = lambda: None) -> None:
+        """Write a file under a temporary name, do what must come `before`, and rename it."""
+        # Named by thread too: two of them may store the same image at once.
+        name = f".tmp-{os.getpid()}-{threading.get_ident()}-{path.name}"
+        temporary = path.with_name(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
             temporary.write_bytes(data)
+            before()
             temporary.replace(path)
         except OSError as error:
-            raise AuditError(f"cannot write {path}: {error.strerror}") from error
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError | duckdb.IOException) -> Incomplete:
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    todo = "free space" if full or "No space left" in reason else "mend that"
+    return Incomplete(f"cannot write {path}: {reason}; {todo} and run the same command again")
+
+
+def _sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def entry_hash(entry: dict[str, Any]) -> str:

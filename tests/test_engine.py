@@ -157,7 +157,7 @@ def test_a_failed_image_is_counted_not_dropped(spec: Spec, tmp_path: Path):
             return [Result(None, "failed", "planted"), *results[1:]]
 
     run = engine.run(study, Failing(backend, -1), probes, tmp_path / "run")
-    assert engine.summary(run)["outcomes"]["failed"] == len(run.parts("records"))
+    assert engine.summary(run)["outcomes"]["failed"] == len(run.shards("records"))
     findings = [f for f in engine.read_findings(run) if f.metric == "share_female_presenting"]
     outcomes = [f.detail["outcomes"] for f in findings if f.slice]
     assert sum(counts.get("missing", 0) for counts in outcomes) >= 1

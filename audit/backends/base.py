@@ -38,8 +38,9 @@ class Result:
 class Backend(Protocol):
     """A source of images, made by :func:`audit.backends.open_backend`.
 
-    Two members are optional: ``check(request)`` raises an AuditError for a request that cannot be
-    made, before anything is; ``images_per_prompt`` is how many a source has at most.
+    Three members are optional: ``check(request)`` raises an AuditError for a request that cannot be
+    made, before anything is; ``images_per_prompt`` is how many a source has at most;
+    ``harmless_options`` are those that change no image.
     """
 
     inputs: Inputs

@@ -74,6 +74,21 @@ class OpenAIImages:
         AuditError: the address or an option cannot be used.
     """
 
+    harmless_options = frozenset(
+        {
+            "concurrency",
+            "retries",
+            "backoff_seconds",
+            "requests_per_minute",
+            "connect_timeout",
+            "read_timeout",
+            "total_timeout",
+            "max_bytes",
+            "key_env",
+        }
+    )
+    """Options that may differ when a run is taken up again."""
+
     def __init__(
         self,
         model: str | Path,

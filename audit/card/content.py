@@ -48,6 +48,7 @@ class Card:
         seconds: generation time, summed over the `timed` images whose record has it.
         stored: files and bytes in the run's folder of images.
         journal: entries before the first card, and the hash of the last of them.
+        energy: energy.json: what was declared, and what each step used.
         tables: the tables of :data:`TABLES` that are there.
     """
 
@@ -68,6 +69,7 @@ class Card:
     timed: int
     stored: tuple[int, int]
     journal: tuple[int, str]
+    energy: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
@@ -117,6 +119,7 @@ def gather(run: Run) -> Card:
         weights=_combined(dict(info.get("backend") or {}).get("weights")),
         stored=_stored(run),
         journal=_journal(run),
+        energy=run.read_json("energy.json"),
         tables={name: frame for name, frame in found.items() if not frame.empty},
         **_counts(run),
     )

@@ -196,7 +196,7 @@ def closing(card: Card) -> list[Section]:
         Section(
             "Environmental Impact",
             [
-                Prose(f"{spent} Energy and emissions of this audit were not measured."),
+                Prose(f"{spent} {_energy(card)}"),
                 Prose(f"Energy and emissions of the training: {UNWRITTEN}"),
             ],
         ),
@@ -215,6 +215,28 @@ def closing(card: Card) -> list[Section]:
         ),
         Section("Citation", [Prose(UNWRITTEN)]),
     ]
+
+
+def _energy(card: Card) -> str:
+    """Joules, GPU-hours and CO2 of the audit, as far as they are known."""
+    steps = _mapping(card.energy.get("steps"))
+    known = {name: step for name, step in steps.items() if step.get("kwh") is not None}
+    gpu = sum(step.get("gpu_hours", 0.0) for step in steps.values())
+    hours = f"GPU time: {gpu:,.3g} hours. " if gpu else ""
+    if not known:
+        return f"{hours}The energy of this audit could not be measured, and no power was declared."
+    methods = sorted({method for step in known.values() for method in step["methods"]})
+    used = sum(step["kwh"] for step in known.values())
+    said = f"{hours}{' and '.join(map(plain, known)).capitalize()} used {used:,.3g} kWh "
+    said += f"({', '.join(methods)}{'; an estimate' if 'declared watts' in methods else ''}). "
+    declared = _mapping(card.energy.get("declared"))
+    if "pue" not in declared:
+        return f"{said}Emissions: not computed, for no carbon intensity was declared."
+    emitted = sum(step["co2_kg"] or 0.0 for step in known.values())
+    return (
+        f"{said}Emissions: {emitted:,.3g} kg CO2 equivalent, at a declared PUE of "
+        f"{declared['pue']:g} and {declared['kg_per_kwh']:g} kg/kWh."
+    )
 
 
 def _detectors(card: Card) -> list[Block]:
