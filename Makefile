@@ -13,7 +13,7 @@ audit: $(VENV)/.made
 	@echo "The dashboard:  $(BIN)/t2i-audit view $(RUN)"
 
 test: $(VENV)/.made-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/.made-dev
 	$(BIN)/ruff check .

@@ -68,7 +68,7 @@ def test_help_imports_nothing_heavy():
         (["run", "phantom", "--scheduler", "magic"], "unknown scheduler 'magic'"),
         (["run", "--spec", "missing.yaml"], "cannot read the spec missing.yaml"),
         (["run", "phantom", "--nonsense"], "No such option"),
-        (["run", "model.ckpt"], "cannot open 'model.ckpt'"),
+        (["run", "model.ckpt"], "no file model.ckpt"),
         (["card", "nowhere"], "nowhere is not a run"),
         (["verify", "nowhere"], "nowhere is not a run"),
         (["list", "nothing"], "'nothing' is not one of"),
