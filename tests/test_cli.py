@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy():
     [
         (["run"], "which MODEL?"),
         (["run", "phantm"], "no model 'phantm'"),
-        (["run", "owner/model"], "cannot get 'owner/model' from the Hub or its local cache"),
+        (["run", "owner/model"], "cannot get 'owner/model' (owner/model); tried"),
         (["run", "phantom", "--probes", "langages"], "did you mean 'languages'?"),
         (["run", "phantom", "--probes", ","], "--probes is empty"),
         (["run", "phantom", "--suite", "genral"], "no suite 'genral'; did you mean 'general'?"),
