@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .energy import Meter
@@ -172,7 +173,13 @@ def _start(job: Job, device: str, inputs: Inputs) -> _Worker:
         name=f"t2i-audit {device}",
         daemon=True,
     )
-    process.start()
+    # A new process would run the caller's main module again: a notebook, an unguarded script.
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
     theirs.close()
     return _Worker(device, process, ours)
 

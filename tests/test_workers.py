@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -40,6 +42,20 @@ def test_two_processes_make_the_images_of_one(spec: Spec, tmp_path: Path, alone:
     step = store.read_json("energy.json")["steps"]["generate"]
     assert step["images"] == len(alone)
     assert step["cpu_hours"] > 0
+
+
+def test_the_caller_s_main_module_is_not_run_again(
+    spec: Spec, tmp_path: Path, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    script = tmp_path / "unguarded.py"
+    script.write_text("raise SystemExit(3)\n")
+    main = ModuleType("__main__")
+    main.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    store, backend = started(spec, tmp_path / "run")
+    generate(store, spec, backend, planned(), ledger(store))
+    assert hashes(store) == alone
+    assert sys.modules["__main__"] is main
 
 
 def test_a_killed_worker_loses_nothing(
