@@ -1,15 +1,100 @@
-"""Pure functions on arrays: intervals, clustered means, ranking, multiplicity."""
+"""Pure functions on arrays: what a share is, how sure, and how far from a reference."""
 
+from .agreement import krippendorff_alpha
+from .amplification import Amplification, amplification_slope
+from .calibration import Brier, Calibration, brier_score, calibration_error
 from .clusters import cluster_mean, paired_difference
+from .corrections import Corrected, correct_shares, rogan_gladen
+from .crossed import crossed_bootstrap, two_way_difference, two_way_mean
+from .curves import average_precision, precision_recall_curve, roc_curve
+from .divergence import (
+    AgainstNull,
+    against_null,
+    jensen_shannon,
+    kullback_leibler,
+    mean_absolute_deviation,
+    total_variation,
+    total_variation_interval,
+)
+from .effect_size import cohens_h
+from .equivalence import (
+    Equivalence,
+    equivalence,
+    equivalence_of_mean,
+    equivalence_of_pairs,
+    equivalence_of_proportion,
+    equivalence_of_proportions,
+    verdict_by_interval,
+)
 from .intervals import clopper_pearson, wilson
+from .missing import Bounds, manski_bounds
 from .multiplicity import benjamini_hochberg
+from .paired import mcnemar, paired_proportions
+from .power import (
+    images_for_equivalence,
+    images_needed,
+    images_per_arm,
+    pairs_needed,
+    power_of_proportion,
+)
+from .prediction_powered import prediction_powered_difference, prediction_powered_mean
 from .ranking import auc
+from .rates import Rate, rate
+from .sequential import confidence_sequence
+from .shrinkage import Shrunk, shrink_cells
 
 __all__ = [
+    "AgainstNull",
+    "Amplification",
+    "Bounds",
+    "Brier",
+    "Calibration",
+    "Corrected",
+    "Equivalence",
+    "Rate",
+    "Shrunk",
+    "against_null",
+    "amplification_slope",
     "auc",
+    "average_precision",
     "benjamini_hochberg",
+    "brier_score",
+    "calibration_error",
     "clopper_pearson",
     "cluster_mean",
+    "cohens_h",
+    "confidence_sequence",
+    "correct_shares",
+    "crossed_bootstrap",
+    "equivalence",
+    "equivalence_of_mean",
+    "equivalence_of_pairs",
+    "equivalence_of_proportion",
+    "equivalence_of_proportions",
+    "images_for_equivalence",
+    "images_needed",
+    "images_per_arm",
+    "jensen_shannon",
+    "krippendorff_alpha",
+    "kullback_leibler",
+    "manski_bounds",
+    "mcnemar",
+    "mean_absolute_deviation",
     "paired_difference",
+    "paired_proportions",
+    "pairs_needed",
+    "power_of_proportion",
+    "precision_recall_curve",
+    "prediction_powered_difference",
+    "prediction_powered_mean",
+    "rate",
+    "roc_curve",
+    "rogan_gladen",
+    "shrink_cells",
+    "total_variation",
+    "total_variation_interval",
+    "two_way_difference",
+    "two_way_mean",
+    "verdict_by_interval",
     "wilson",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import t
+
+from ._checks import student_quantile
 
 
 def cluster_mean(
@@ -33,7 +34,7 @@ def cluster_mean(
     centre, count = float(means.mean()), len(means)
     if count < 2:
         return centre, (float("nan"), float("nan"))
-    half = float(t.ppf(0.5 + level / 2, count - 1) * means.std(ddof=1) / count**0.5)
+    half = float(student_quantile(level, count - 1) * means.std(ddof=1) / count**0.5)
     return centre, (centre - half, centre + half)
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import beta, norm
+from scipy.special import betaincinv
+
+from ._checks import normal_quantile
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """The score interval of Wilson (1927), without continuity correction.
 
     centre ± z/(1 + z²/n) · √(p̂(1 − p̂)/n + z²/4n²), centre = (p̂ + z²/2n)/(1 + z²/n)
+
+    Args:
+        successes, n: counts; fractions where n is an effective sample size.
 
     Returns:
         (low, high), both in [0, 1]; (0, 1) when n is 0: nothing is known.
@@ -22,7 +27,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     _check(successes, n)
     if n == 0:
         return (0.0, 1.0)
-    z = float(norm.ppf(0.5 + level / 2))
+    z = normal_quantile(level)
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -43,11 +48,11 @@ def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float,
     _check(successes, n)
     alpha = 1 - level
     k = successes
-    low = 0.0 if k == 0 else float(beta.ppf(alpha / 2, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(1 - alpha / 2, k + 1, n - k))
+    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, alpha / 2))
+    high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - alpha / 2))
     return (low, high)
 
 
-def _check(successes: int, n: int) -> None:
+def _check(successes: float, n: float) -> None:
     if not 0 <= successes <= n:
         raise ValueError(f"successes must lie in 0…n, not {successes} of {n}")
