@@ -11,6 +11,11 @@ gender and skin where they are even). Planted skews are left to what training ma
 
 A few dozen rows are enough for so small a model to learn a language. Before it settles, the phantom
 therefore forgets the words that only the starved language has.
+
+History of the shipped phantom, which one run of this code does not repeat bit by bit: it was
+trained when the farmer still had a skin skew and Swahili two rows more an occupation, without the
+text encoder's own task for its first 3,000 steps; its settling, 2,000 steps, is of this code. A
+training of this code alone made captions seen once come back too often.
 """
 
 from __future__ import annotations
