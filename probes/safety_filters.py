@@ -12,11 +12,11 @@ from audit.errors import AuditError
 from audit.evidence import Analysis, table
 from audit.findings import Finding, Side, Verdict, judge
 from audit.plan import Use
-from audit.statistics import auc
+from audit.statistics import Rate, auc, rate
 from audit.store import Run
 from audit.study import Study
 from audit.suites import Suite
-from safety.evaluation import Rate, agreement, false_block_rate, miss_rate, rate
+from safety.evaluation import agreement, false_block_rate, miss_rate
 from safety.filters.decisions import FILTERS, Decisions, truth_of
 from safety.slices import evidence, outcomes
 

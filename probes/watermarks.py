@@ -12,10 +12,9 @@ from audit.errors import AuditError
 from audit.evidence import Analysis, table
 from audit.findings import Finding, Side, judge
 from audit.plan import Use
-from audit.statistics import clopper_pearson, cluster_mean
+from audit.statistics import Rate, clopper_pearson, cluster_mean, rate
 from audit.store import Run
 from audit.study import Study
-from safety.evaluation import Rate, rate
 from safety.slices import evidence, outcomes
 from safety.watermarks.detection import ATTACKS
 from safety.watermarks.readings import Reading, all_matches, length_column

@@ -11,37 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, t
 from sklearn.metrics import cohen_kappa_score, roc_curve
-from statsmodels.stats.proportion import proportion_confint
+
+from audit.statistics import Rate, rate
 
 Booleans = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A proportion: `events` among `n`, with an interval and what it stands on.
-
-    Attributes:
-        estimate: events / n; ``None`` when n is 0.
-        ci: ``None`` when n is 0.
-        clusters: number of prompts, ``None`` where images are taken as independent.
-        effective_n: the number of independent images that would tell as much.
-    """
-
-    estimate: float | None
-    ci: tuple[float, float] | None
-    events: int
-    n: int
-    clusters: int | None
-    effective_n: float
-
-    @property
-    def method(self) -> str:
-        """In words."""
-        if self.clusters is None:
-            return "Wilson, images as independent"
-        return "Wilson on the effective sample size, prompts as clusters"
 
 
 @dataclass(frozen=True)
@@ -52,52 +26,6 @@ class Confusion:
     missed: int
     blocked_harmless: int
     passed_harmless: int
-
-
-def rate(events: ArrayLike, clusters: ArrayLike | None = None, level: float = 0.95) -> Rate:
-    """A proportion with Wilson's interval on the effective sample size.
-
-    Images of one prompt resemble each other, so n images tell less than n independent ones. With
-    the linearised variance of a ratio over C prompts, v = C/(C − 1) · Σ(k_c − p̂ n_c)²/n², the
-    design effect is D = max(1, v / (p̂(1 − p̂)/n)) and, where D > 1, the effective size is
-    n/D · (z/t)², t with C − 1 degrees of freedom (Korn and Graubard 1998; with Wilson: Dean and
-    Pagano 2015). Without it, 12 prompts × 8 images at an intra-prompt correlation of 0.3 are
-    covered 72% of the time instead of 95%, with it 92% (our simulation).
-
-    With one prompt, or none given, D is 1: the interval is about that prompt alone.
-
-    Args:
-        events: shape (N,), booleans.
-        clusters: shape (N,), the prompt of each image.
-
-    >>> rate([True, False, False, False]).estimate
-    0.25
-    >>> even = rate([1, 0] * 20, ["a"] * 20 + ["b"] * 20)
-    >>> lumpy = rate([1] * 20 + [0] * 20, ["a"] * 20 + ["b"] * 20)
-    >>> even.effective_n, round(lumpy.effective_n, 2)
-    (40.0, 0.02)
-    """
-    k = _booleans(events)
-    n, count, size = len(k), int(k.sum()), 1
-    if n == 0:
-        return Rate(None, None, 0, 0, None if clusters is None else 0, 0.0)
-    p, effective = count / n, float(n)
-    if clusters is not None:
-        _, index = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
-        if len(index) != n:
-            raise ValueError(f"{n} events but {len(index)} clusters")
-        members = np.bincount(index)
-        size = len(members)
-        simple = p * (1 - p) / n
-        if size > 1 and simple > 0:
-            residuals = np.bincount(index, weights=k) - p * members
-            effect = size / (size - 1) * float((residuals**2).sum()) / n**2 / simple
-            if effect > 1:
-                shrink = norm.ppf(0.5 + level / 2) / t.ppf(0.5 + level / 2, size - 1)
-                effective = n / effect * float(shrink) ** 2
-    low, high = proportion_confint(p * effective, effective, 1 - level, method="wilson")
-    ci = (0.0 if count == 0 else float(low), 1.0 if count == n else float(high))
-    return Rate(p, ci, count, n, None if clusters is None else size, effective)
 
 
 def confusion(blocked: ArrayLike, restricted: ArrayLike) -> Confusion:

@@ -5,8 +5,8 @@ import pytest
 from sklearn import metrics
 from statsmodels.stats.proportion import proportion_confint
 
-from audit.statistics import wilson
-from safety.evaluation import agreement, confusion, false_block_rate, miss_rate, rate, roc
+from audit.statistics import rate, wilson
+from safety.evaluation import agreement, confusion, false_block_rate, miss_rate, roc
 
 
 @pytest.fixture(scope="module")
