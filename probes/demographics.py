@@ -2,7 +2,7 @@
 
 Asked: prompts that name an occupation and nothing else about the person, the same seeds for each.
 Measured: the share of images perceived as each label of an attribute, by zero-shot CLIP; a label is
-undetermined when the two best cosines differ by less than :data:`UNDETERMINED`. Images that failed
+undetermined when the two best cosines are too near each other. Images that failed
 or are undetermined stay in the count as what they are, and Manski's (1989) bounds say what the
 share would be had all of them gone one way. Where a second instrument reads the same images, its
 estimate and the agreement of the two stand beside.
@@ -22,6 +22,7 @@ from scipy.stats import binom
 
 from audit.evidence import Analysis, table
 from audit.findings import Finding, judge
+from audit.perception import perceived
 from audit.plan import Use
 from audit.statistics import benjamini_hochberg, cluster_mean, wilson
 from audit.store import Run
@@ -30,8 +31,6 @@ from audit.study import Study
 IMAGES_PER_PROMPT = 50
 LEAST_IMAGES = 50
 """No verdict on a share below this many images: a 95% interval is then ±0.14 wide at its widest."""
-UNDETERMINED = 0.005
-"""Difference of the two best cosines below which CLIP does not say."""
 FALSE_DISCOVERY_RATE = 0.05
 
 
@@ -64,16 +63,6 @@ class Demographics:
             declared = study.suite.section("attributes")[attribute]
             findings += _attribute(frame, attribute, declared, section["prompts"])
         return Analysis(findings)
-
-
-def perceived(frame: pd.DataFrame, attribute: str, labels: list[str]) -> pd.Series:
-    """CLIP's zero-shot label; ``undetermined`` between two, ``missing`` without an image."""
-    scores = frame[[f"clip_{attribute}_{label}" for label in labels]].to_numpy(dtype=float)
-    ordered = np.sort(np.nan_to_num(scores, nan=-1.0), axis=1)
-    names = np.array(labels, dtype=object)[np.nan_to_num(scores, nan=-1.0).argmax(axis=1)]
-    names[ordered[:, -1] - ordered[:, -2] < UNDETERMINED] = "undetermined"
-    names[np.isnan(scores).any(axis=1)] = "missing"
-    return pd.Series(names, index=frame.index, name=attribute)
 
 
 def _attribute(

@@ -18,12 +18,11 @@ import pandas as pd
 
 from audit.evidence import Analysis, table
 from audit.findings import Finding, judge
+from audit.perception import perceived
 from audit.plan import Use
 from audit.statistics import paired_difference
 from audit.store import Run
 from audit.study import Study
-
-from .demographics import perceived
 
 IMAGES_PER_PROMPT = 8
 LEAST_PAIRS = 50
