@@ -9,7 +9,6 @@ count no more, whether they are deleted yet or not.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import io
@@ -18,10 +17,8 @@ import os
 import re
 import shutil
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +27,14 @@ import duckdb
 import pandas as pd
 from PIL import Image
 
-from .errors import AuditError, Incomplete
+from .atomic import cannot_write, replace
+from .errors import AuditError
 from .inputs import Inputs
+from .journal import DROPPED, Journal
 
 SCHEMA_VERSION = 1
 THUMBNAIL = 192
 MAX_PIXELS = 8192 * 8192
-_JOURNAL = threading.Lock()
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHARD = re.compile(r"part-(\d+)(?:-(\d+))?\.parquet")
 
@@ -76,6 +74,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.journal = Journal(path / "journal.jsonl")
 
     @classmethod
     def create(cls, path: Path) -> Run:
@@ -149,10 +148,10 @@ class Run:
         digest = hashlib.sha256(data).hexdigest()
         if path.is_file():
             # A kill after the entry leaves the old file: the next command writes the new one again.
-            self._replace(path, data, lambda: self._journal((name, digest)))
+            replace(path, data, lambda: self.journal.enter((name, digest)))
         else:
-            self._replace(path, data)
-            self._journal((name, digest))
+            replace(path, data)
+            self.journal.enter((name, digest))
 
     # ---- tables ----------------------------------------------------------------------------
 
@@ -215,8 +214,8 @@ class Run:
             temporary.replace(target)
         except (OSError, duckdb.IOException) as error:
             temporary.unlink(missing_ok=True)
-            raise _cannot_write(target, error) from error
-        self._journal((f"{name}/{target.name}", digest))
+            raise cannot_write(target, error) from error
+        self.journal.enter((f"{name}/{target.name}", digest))
         self._forget_replaced(name)
 
     def _shards(self, name: str) -> tuple[list[tuple[Path, int, int]], list[Path]]:
@@ -238,14 +237,14 @@ class Run:
 
     def _forget_replaced(self, name: str) -> None:
         if replaced := self._shards(name)[1]:
-            self._journal(*((f"{name}/{path.name}", "dropped") for path in replaced))
+            self.journal.enter(*((f"{name}/{path.name}", DROPPED) for path in replaced))
             for path in replaced:
                 path.unlink()
 
     def drop(self, name: str) -> None:
         """Remove a folder of derived shards (never images), so that it is made anew."""
         shutil.rmtree(self.path / name, ignore_errors=True)
-        self._journal((f"{name}/", "dropped"))
+        self.journal.enter((f"{name}/", DROPPED))
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -301,8 +300,8 @@ class Run:
         path = self.image_path(encoded.digest)
         if not path.is_file():
             # The thumbnail first: an image that is there has its thumbnail too.
-            self._replace(self.image_path(encoded.digest, thumbnail=True), encoded.thumbnail)
-            self._replace(path, encoded.image)
+            replace(self.image_path(encoded.digest, thumbnail=True), encoded.thumbnail)
+            replace(path, encoded.image)
         return encoded.digest
 
     def image_path(self, digest: str, *, thumbnail: bool = False) -> Path:
@@ -344,47 +343,6 @@ class Run:
 
     # ---- journal ---------------------------------------------------------------------------
 
-    def _journal(self, *files: tuple[str, str]) -> None:
-        """Enter files with their SHA-256 (or ``dropped``)."""
-        with _JOURNAL:  # several threads may write a run
-            path = self.path / "journal.jsonl"
-            previous = ""
-            end = path.stat().st_size if path.is_file() else 0
-            if end:
-                with path.open("rb") as file:
-                    # A line is a few hundred bytes; the last one is found from the end.
-                    file.seek(max(0, end - 4096))
-                    lines = file.read().splitlines()
-                previous = json.loads(lines[-1])["hash"] if lines else ""
-            text = ""
-            for name, digest in files:
-                entry = {
-                    "time": round(time.time(), 3),
-                    "file": name,
-                    "sha256": digest,
-                    "prev": previous,
-                }
-                previous = entry["hash"] = entry_hash(entry)
-                text += json.dumps(entry) + "\n"
-            try:
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError as error:
-                with suppress(OSError):
-                    os.truncate(path, end)
-                raise _cannot_write(path, error) from error
-
-    def journal(self) -> list[dict[str, Any]]:
-        """Every entry, oldest first."""
-        path = self.path / "journal.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        try:
-            return [json.loads(line) for line in lines]
-        except json.JSONDecodeError as error:
-            raise AuditError(f"{path} is damaged: {error}") from error
-
     def documents(self) -> list[str]:
         """The files that the journal must name: every table, document and card, sorted."""
         found = {
@@ -396,25 +354,16 @@ class Run:
 
     def mend_journal(self) -> None:
         """After a kill: drop a half-written last line, enter files that were not yet entered."""
-        path = self.path / "journal.jsonl"
-        if not path.is_file():
+        if not self.journal.path.is_file():
             return
-        data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            self._replace(path, data[: data.rfind(b"\n") + 1])
+        self.journal.drop_half_line()
         self._forget_replaced("records")
         for folder in self.path.glob("detections/*/"):
             self._forget_replaced(f"detections/{folder.name}")
-        entered: set[str] = set()
-        for entry in self.journal():
-            if entry["sha256"] == "dropped":
-                entered = {name for name in entered if not name.startswith(entry["file"])}
-            else:
-                entered.add(entry["file"])
+        entered = self.journal.latest()
         for name in self.documents():
             if name not in entered:
-                digest = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
-                self._journal((name, digest))
+                self.journal.enter((name, _sha256_file(self.path / name)))
         for left in self.path.rglob(".tmp-*"):
             left.unlink(missing_ok=True)
 
@@ -434,38 +383,10 @@ class Run:
                 ) from error
             yield
 
-    def _replace(self, path: Path, data: bytes, before: Callable[[], None] = lambda: None) -> None:
-        """Write a file under a temporary name, do what must come `before`, and rename it."""
-        # Named by thread too: two of them may store the same image at once.
-        name = f".tmp-{os.getpid()}-{threading.get_ident()}-{path.name}"
-        temporary = path.with_name(name)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            before()
-            temporary.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError | duckdb.IOException) -> Incomplete:
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-    todo = "free space" if full or "No space left" in reason else "mend that"
-    return Incomplete(f"cannot write {path}: {reason}; {todo} and run the same command again")
-
 
 def _sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def entry_hash(entry: dict[str, Any]) -> str:
-    """The hash of a journal entry: SHA-256 of its other fields, the previous hash among them."""
-    body = {key: entry[key] for key in ("time", "file", "sha256", "prev")}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def column_safe(name: str) -> str:

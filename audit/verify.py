@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from .errors import AuditError
-from .store import Run, entry_hash
+from .store import Run
 
 
 def problems(run: Run) -> tuple[list[str], int]:
@@ -15,21 +15,12 @@ def problems(run: Run) -> tuple[list[str], int]:
     image's name is its own hash. An end cut off the journal shows as files that are not entered.
     """
     found: list[str] = []
-    previous = ""
-    latest: dict[str, str] = {}
     try:
-        journal = run.journal()
+        broken, latest = run.journal.broken_at(), run.journal.latest()
     except AuditError as error:
         return [str(error)], 1
-    for number, entry in enumerate(journal, start=1):
-        if entry.get("prev") != previous or entry_hash(entry) != entry.get("hash"):
-            found.append(f"journal.jsonl:{number}: the chain is broken here")
-            break
-        previous = entry["hash"]
-        if entry["sha256"] == "dropped":
-            latest = {n: h for n, h in latest.items() if not n.startswith(entry["file"])}
-        else:
-            latest[entry["file"]] = entry["sha256"]
+    if broken:
+        found.append(f"journal.jsonl:{broken}: the chain is broken here")
     for name, digest in sorted(latest.items()):
         path = run.path / name
         if not path.is_file():

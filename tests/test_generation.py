@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +12,12 @@ import pytest
 from PIL import Image
 
 from audit import engine, generation
+from audit import store as store_module
+from audit.atomic import replace
 from audit.backends.base import Result
 from audit.errors import AuditError, Incomplete
 from audit.generation import generate
+from audit.journal import Journal
 from audit.plan import Request, Use
 from audit.spec import Spec
 from audit.store import Run
@@ -80,15 +83,14 @@ def test_a_full_disk_stops_the_run_in_one_line_and_the_rest_is_made_later(
 ):
     plan, backend = planned(), Drawn()
     # The kernel's own ENOSPC: from its second shard on, a record's temporary file is /dev/full.
-    replace = Run._replace
 
-    def on_a_full_disk(self: Run, path: Path, data: bytes, *before: object) -> None:
+    def on_a_full_disk(path: Path, data: bytes, *before: Callable[[], None]) -> None:
         if path.name == "part-000001.parquet":
             name = f".tmp-{os.getpid()}-{threading.get_ident()}-{path.name}"
             path.with_name(name).symlink_to("/dev/full")
-        replace(self, path, data, *before)
+        replace(path, data, *before)
 
-    monkeypatch.setattr(Run, "_replace", on_a_full_disk)
+    monkeypatch.setattr(store_module, "replace", on_a_full_disk)
     with pytest.raises(
         Incomplete, match=r"part-000001.parquet: No space left on device; free space and run the"
     ):
@@ -224,7 +226,7 @@ def test_merging_shards_loses_and_doubles_nothing_whenever_it_is_killed(
         return step
 
     with monkeypatch.context() as patch:
-        for cls, name in ((Path, "replace"), (Path, "unlink"), (Run, "_journal")):
+        for cls, name in ((Path, "replace"), (Path, "unlink"), (Journal, "enter")):
             patch.setattr(cls, name, killed(getattr(cls, name)))
         with pytest.raises(KeyboardInterrupt):
             store.compact("records", 8)
@@ -286,3 +288,14 @@ def test_the_model_itself_makes_the_same_images_through_the_writer(
             stored = store.load_image(hashes(store)[member.request.id])
             assert result.image is not None
             assert stored.tobytes() == result.image.tobytes()
+
+
+def test_a_journal_line_that_is_no_entry_is_named(store: Run):
+    generate(store, SPEC, Drawn(), planned(), ledger(store))
+    path = store.journal.path
+    lines = path.read_text().splitlines()
+    for bad in ("[]", '{"file": "a"}', "{", "\ufeff"):
+        path.write_text("\n".join([lines[0], bad, *lines[1:]]) + "\n")
+        assert problems(store) == ([f"{path}:2 is damaged: not an entry"], 1)
+    path.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    assert "journal.jsonl:2: the chain is broken here" in problems(store)[0]

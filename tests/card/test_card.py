@@ -398,7 +398,7 @@ def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
 
 def test_the_card_is_entered_in_the_journal(run: Run) -> None:
     assert {f"card/{name}" for name in ("README.md", "card.html", "card.json")} <= {
-        entry["file"] for entry in run.journal()
+        entry["file"] for entry in run.journal.entries()
     }
     assert [line for line in problems(run)[0] if "card" in line or "journal" in line] == []
 
