@@ -119,7 +119,6 @@ def test_what_is_used_before_an_interruption_is_kept(store: Run):
 
 
 def test_codecarbon_is_asked_when_it_is_declared(store: Run):
-    pytest.importorskip("codecarbon", reason="the extra `codecarbon` is not installed")
     for _ in range(2):
         ledger = Ledger(store, {"tracker": "codecarbon", "country": "DEU"})
         with ledger.step("generate"):

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 
-ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
-
-from ray.cluster_utils import Cluster  # noqa: E402
-
-from audit.errors import AuditError  # noqa: E402
-from audit.generation import generate  # noqa: E402
-from audit.spec import Spec  # noqa: E402
-from tests.generating import BATCH, hashes, ledger, planned, started  # noqa: E402
+from audit.errors import AuditError
+from audit.generation import generate
+from audit.spec import Spec
+from tests.generating import BATCH, hashes, ledger, planned, started
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Names become folders; folders are whole and harmless; files are hashed once."""
+"""Names become folders, and folders are whole and harmless."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,19 +13,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from audit.backends import hashes
 from audit.backends.aliases import FAMILY, aliases, candidates, published
 from audit.backends.checkpoints import (
     backend_for,
     check_folder,
     origin,
     resolve,
-    sha256_file,
     weight_hashes,
 )
-from audit.backends.lora import load_lora
 from audit.errors import AuditError
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -303,236 +299,3 @@ def test_a_hostile_pickle_is_refused_even_by_the_explicit_flag(copy: Path, tmp_p
     with pytest.raises(OSError, match="Unable to load weights"):
         UNet2DConditionModel.from_pretrained(copy / "unet")
     assert not (tmp_path / "mark").exists()
-
-
-# Hashes.
-
-
-@pytest.fixture
-def large(tmp_path: Path) -> Path:
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(b"a" * hashes.WORTH_REMEMBERING)
-    return path
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    seen: list[Path] = []
-    digest = hashes._digest
-    monkeypatch.setattr(hashes, "_digest", lambda path: seen.append(path) or digest(path))
-    return seen
-
-
-def test_a_large_file_is_read_once(large: Path, reads: list[Path]) -> None:
-    first = sha256_file(large)
-    assert first == "9bc1b2a288b26af7257a36277ae3816a7d4f16e89c1e7e77d0a5c48bad62b360"
-    assert sha256_file(large) == first
-    assert reads == [large]
-
-
-def test_a_changed_file_of_the_same_size_is_read_anew(large: Path, reads: list[Path]) -> None:
-    before = large.stat()
-    first = sha256_file(large)
-    large.write_bytes(b"b" * hashes.WORTH_REMEMBERING)
-    # Even with its modification time set back.
-    os.utime(large, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert sha256_file(large) != first
-    assert len(reads) == 2
-
-
-def test_a_file_put_in_anothers_place_is_read_anew(
-    large: Path, tmp_path: Path, reads: list[Path]
-) -> None:
-    first = sha256_file(large)
-    other = tmp_path / "other"
-    other.write_bytes(b"c" * hashes.WORTH_REMEMBERING)
-    os.replace(other, large)
-    assert sha256_file(large) != first
-    assert len(reads) == 2
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        b"\xff\xfe\x00garbage\n",
-        b'{"a": 1}\n',
-        b'["k", "not a digest"]\n',
-        b"[1, 2]\nnull\n",
-        b'["cut o',
-    ],
-)
-def test_a_corrupt_cache_is_ignored_and_written_anew(
-    large: Path, cache: Path, reads: list[Path], damage: bytes
-) -> None:
-    first = sha256_file(large)
-    file = cache / "sha256.jsonl"
-    file.write_bytes(damage + b"\n" + file.read_bytes())
-    assert sha256_file(large) == first
-    lines = file.read_text().splitlines()
-    assert len(lines) == 1 and json.loads(lines[0])[1] == first
-    assert reads == [large]
-    assert [p.name for p in cache.iterdir()] == ["sha256.jsonl"]
-
-
-def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
-    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = sha256_file(large)
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("T2I_AUDIT_CACHE", str(tmp_path / "file" / "below"))
-    assert sha256_file(large) == expected
-
-
-def test_processes_share_the_cache_without_harm(tmp_path: Path, cache: Path) -> None:
-    from multiprocessing import get_context
-
-    paths = []
-    for index in range(12):
-        path = tmp_path / f"{index}.safetensors"
-        path.write_bytes(bytes([index]) * hashes.WORTH_REMEMBERING)
-        paths.append(path)
-    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(sha256_file, [*paths, *paths[::-1], *paths]))
-    assert found[:12] == found[12:24][::-1] == found[24:]
-    assert len(set(found)) == 12
-    for line in (cache / "sha256.jsonl").read_text().splitlines():
-        key, digest = json.loads(line)
-        assert digest == found[int(Path(key.split(":", 5)[-1]).stem)]
-
-
-# LoRA.
-
-
-def lora_state(form: str, scale: float = 1.0) -> dict[str, torch.Tensor]:
-    """Rank 2 on two layers of the UNet and two of the text encoder, in a file's form."""
-    draw = torch.Generator().manual_seed(3)
-    pairs = {
-        ("unet", "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"): (32, 32),
-        ("unet", "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_k"): (32, 32),
-        ("text_encoder", "encoder.layers.0.self_attn.q_proj"): (32, 32),
-        ("text_encoder", "encoder.layers.0.self_attn.out_proj"): (32, 32),
-    }
-    state = {}
-    for (part, layer), (rows, columns) in pairs.items():
-        down = torch.randn(2, columns, generator=draw) * scale
-        up = torch.randn(rows, 2, generator=draw) * scale
-        if form == "peft":
-            inside = layer if part == "unet" else f"text_model.{layer}"
-            state[f"{part}.{inside}.lora_A.weight"] = down
-            state[f"{part}.{inside}.lora_B.weight"] = up
-        else:
-            prefix = "lora_unet_" if part == "unet" else "lora_te_text_model_"
-            name = prefix + layer.replace(".", "_")
-            state[f"{name}.lora_down.weight"] = down
-            state[f"{name}.lora_up.weight"] = up
-            state[f"{name}.alpha"] = torch.tensor(2.0)
-    return state
-
-
-def draw(pipe: Any) -> torch.Tensor:
-    images = pipe(
-        "a doctor",
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="pt",
-    ).images
-    return torch.as_tensor(images)
-
-
-@pytest.fixture
-def pipe(tiny_model: Path) -> Any:
-    from diffusers import StableDiffusionPipeline
-
-    loaded = StableDiffusionPipeline.from_pretrained(
-        tiny_model, safety_checker=None, requires_safety_checker=False
-    )
-    loaded.set_progress_bar_config(disable=True)
-    return loaded
-
-
-@pytest.mark.parametrize("form", ["peft", "kohya"])
-def test_a_lora_changes_the_images_and_at_scale_0_leaves_them(
-    pipe: Any, tmp_path: Path, form: str
-) -> None:
-    pytest.importorskip("peft")
-    path = tmp_path / "style.safetensors"
-    save_file(lora_state(form), path)
-    original = draw(pipe)
-    added = load_lora(pipe, [path], [1.0])
-    assert added == [{"name": "style.safetensors", "sha256": sha256_file(path), "scale": 1.0}]
-    assert (draw(pipe) - original).abs().max() > 1 / 255
-    pipe.unload_lora_weights()
-    load_lora(pipe, [path], [0.0])
-    assert torch.equal(draw(pipe), original)
-
-
-def test_a_lora_is_added_as_its_paper_says(pipe: Any, tmp_path: Path) -> None:
-    """h = W x + scale · B A x (Hu et al. 2021, eq. 3, with alpha equal to the rank)."""
-    pytest.importorskip("peft")
-    state = {k: v for k, v in lora_state("peft").items() if "attn2" in k}
-    path = tmp_path / "style.safetensors"
-    save_file(state, path)
-    layer = pipe.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn2.to_q
-    weight = layer.weight.detach().clone()
-    load_lora(pipe, [path], [0.5])
-    changed = draw(pipe)
-    pipe.unload_lora_weights()
-    down, up = (next(v for k, v in state.items() if f"lora_{part}" in k) for part in "AB")
-    layer = pipe.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn2.to_q
-    layer.weight.data = weight + 0.5 * up @ down
-    assert torch.allclose(draw(pipe), changed, atol=1e-5)
-
-
-def test_two_loras_add_up(pipe: Any, tmp_path: Path) -> None:
-    pytest.importorskip("peft")
-    path = tmp_path / "style.safetensors"
-    save_file(lora_state("peft"), path)
-    load_lora(pipe, [path, path], [0.25, 0.5])
-    both = draw(pipe)
-    pipe.unload_lora_weights()
-    load_lora(pipe, [path], [0.75])
-    assert torch.allclose(draw(pipe), both, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("style.ckpt", {}, "safetensors only"),
-        ("none.safetensors", None, "cannot read"),
-        ("other.safetensors", {"unet.mid.lora_A.weight": (2, 7)}, "does not fit"),
-        (
-            "wide.safetensors",
-            {
-                "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q.lora_A.weight": (
-                    2,
-                    99,
-                ),
-                "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q.lora_B.weight": (
-                    32,
-                    2,
-                ),
-            },
-            "does not fit",
-        ),
-    ],
-)
-def test_a_lora_that_cannot_be_used_is_one_line(
-    pipe: Any, tmp_path: Path, name: str, content: dict[str, tuple[int, int]] | None, says: str
-) -> None:
-    pytest.importorskip("peft")
-    if content is not None:
-        save_file({key: torch.zeros(shape) for key, shape in content.items()}, tmp_path / name)
-    with pytest.raises(AuditError, match=says) as caught:
-        load_lora(pipe, [tmp_path / name], [1.0])
-    assert "\n" not in str(caught.value)
-
-
-def test_a_lora_needs_as_many_scales_as_files_and_peft(
-    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(AuditError, match="as many scales"):
-        load_lora(pipe, [tmp_path / "a.safetensors"], [1.0, 2.0])
-    monkeypatch.setattr("audit.backends.lora.find_spec", lambda _: None)
-    with pytest.raises(AuditError, match=r"t2i-audit\[lora\]"):
-        load_lora(pipe, [tmp_path / "a.safetensors"])
-    assert load_lora(pipe, []) == []
