@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import duckdb
 
-Catalog = Mapping[str, Mapping[str, str]]
-"""View → column → DuckDB type."""
+from audit.flagged import Catalog, catalog, flags, quoted
 
-
-def catalog(database: duckdb.DuckDBPyConnection) -> Catalog:
-    """Every view of the run with its columns."""
-    rows = database.execute(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns() "
-        "WHERE NOT internal ORDER BY table_name, column_index"
-    ).fetchall()
-    views: dict[str, dict[str, str]] = {}
-    for view, column, kind in rows:
-        views.setdefault(view, {})[column] = kind
-    return views
+__all__ = ["Catalog", "catalog", "flags", "images", "probes", "quoted"]
 
 
 def probes(views: Catalog) -> list[str]:
     """The probes that asked for images, with dashes as underscores."""
     return [name.removeprefix("uses_") for name in views if name.startswith("uses_")]
-
-
-def flags(views: Catalog) -> dict[str, str]:
-    """Filter → SQL over its view that is true where it flagged an image.
-
-    The rule of the card's pictures: a column whose name ends in ``flagged``, or a score in one
-    that ends in ``nsfw`` or ``unsafe`` from one half on.
-    """
-    found = {}
-    for view, columns in views.items():
-        if not view.startswith("detections_"):
-            continue
-        tests = []
-        for name, kind in columns.items():
-            column = f"{quoted(view)}.{quoted(name)}"
-            if name.endswith("flagged") and kind == "BOOLEAN":
-                tests.append(column)
-            elif name.endswith(("nsfw", "unsafe")) and kind in ("DOUBLE", "FLOAT"):
-                tests.append(f"{column} >= 0.5")
-        if tests:
-            found[view.removeprefix("detections_")] = f"coalesce({' OR '.join(tests)}, false)"
-    return found
 
 
 def images(database: duckdb.DuckDBPyConnection) -> dict[str, bool]:
@@ -67,8 +32,3 @@ def images(database: duckdb.DuckDBPyConnection) -> dict[str, bool]:
             if match:
                 known[match] = known.get(match, False) or known.get(image, False)
     return known
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier; names of tags come from the run and may be anything."""
-    return '"' + name.replace('"', '""') + '"'

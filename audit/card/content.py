@@ -226,7 +226,9 @@ def _stored(run: Run) -> tuple[int, int]:
 
 def _journal(run: Run) -> tuple[int, str]:
     # Writing a card adds entries of its own; without them a second card equals the first.
-    entries = [entry for entry in run.journal.entries() if not str(entry["file"]).startswith("card/")]
+    entries = [
+        entry for entry in run.journal.entries() if not str(entry["file"]).startswith("card/")
+    ]
     return len(entries), str(entries[-1]["hash"]) if entries else ""
 
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageFilter
 
 from audit.errors import AuditError
 from audit.evidence import table
+from audit.flagged import NSFW, catalog, flags
 from audit.store import column_safe
 
 from .blocks import Picture, Pictures
@@ -27,9 +28,6 @@ PROMPTS, SEEDS, PAIRS = 12, 2, 6
 
 SIDE = 144
 """Pixels of a thumbnail."""
-
-NSFW = 0.5
-"""A filter's probability from which an image is blurred: cautious, and no verdict."""
 
 RULE = (
     f"Chosen by rule, not by look: the first {SEEDS} seeds of each of the first {PROMPTS} prompts "
@@ -117,27 +115,16 @@ def pairs(run: Run, card: Card) -> Pictures | None:
 
 
 def filtered(run: Run, digests: Iterable[Any]) -> tuple[set[str], set[str]]:
-    """Of these images: those that a filter flagged, and those that any filter looked at.
-
-    A filter is a detector with a column ``flagged`` (or one that ends so), or with a probability
-    in ``nsfw`` or ``unsafe``.
-    """
+    """Of these images: those that a filter flagged, and those that any filter looked at."""
     wanted = sorted({digest for digest in digests if isinstance(digest, str)})
     flagged: set[str] = set()
     judged: set[str] = set()
     if not wanted:
         return flagged, judged
     with run.connect() as database:
-        for (view,) in database.execute("SHOW TABLES").fetchall():
-            if not view.startswith("detections_"):
-                continue
-            described = database.execute(f'DESCRIBE "{view}"').fetchall()
-            tests = [_test(name, kind) for name, kind, *_ in described]
-            condition = " OR ".join(filter(None, tests))
-            if not condition:
-                continue
+        for name, test in flags(catalog(database)).items():
             rows = database.execute(
-                f'SELECT image, bool_or({condition}) FROM "{view}" '
+                f'SELECT image, bool_or({test}) FROM "detections_{name}" '
                 "WHERE list_contains($1, image) GROUP BY image",
                 [wanted],
             ).fetchall()
@@ -148,15 +135,6 @@ def filtered(run: Run, digests: Iterable[Any]) -> tuple[set[str], set[str]]:
 
 def _seed(row: Any) -> str:
     return f"seed {row.seed}" + (f", marked {row.watermark}" if row.watermark else "")
-
-
-def _test(column: str, kind: str) -> str | None:
-    quoted = '"' + column.replace('"', '""') + '"'
-    if column.endswith("flagged") and kind == "BOOLEAN":
-        return f"coalesce({quoted}, false)"
-    if column.endswith(("nsfw", "unsafe")) and kind in ("DOUBLE", "FLOAT"):
-        return f"coalesce({quoted} >= {NSFW}, false)"
-    return None
 
 
 def _filters(
