@@ -24,13 +24,12 @@ def estimate(
     """
     import dataclasses
 
-    seconds: float | None = None if backend.describe().get("mode") == "server" else 0.0
     by_shape: dict[tuple[Any, ...], list[Placed]] = {}
     for place in placed:
         by_shape.setdefault(place.request.shape, []).append(place)
-    for members in by_shape.values():
-        if seconds is None:
-            break
+    asked = backend.describe().get("mode") != "server"
+    seconds = 0.0
+    for members in by_shape.values() if asked else ():
         request = dataclasses.replace(members[0].request, steps=2, deliver_size=0, watermark="")
         started = time.perf_counter()
         backend.generate([request], batch_size)
@@ -41,6 +40,6 @@ def estimate(
         "uses": {probe: len(listed) for probe, listed in uses.items()},
         "images": len(placed),
         "batches": len({p.batch for p in placed}),
-        "minutes": None if seconds is None else seconds / 60,
+        "minutes": seconds / 60 if asked else None,
         "megabytes": pixels * BYTES_PER_PIXEL / 1e6,
     }

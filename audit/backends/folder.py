@@ -35,6 +35,7 @@ from audit.errors import AuditError
 from audit.inputs import MAX_BYTES, Inputs
 from audit.plan import Request
 from audit.plugins import did_you_mean
+from audit.prompts.reading import text_of
 
 from .base import Result
 from .pictures import decode, deliver, size_of
@@ -254,14 +255,9 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise AuditError(f"{path} is larger than {MAX_BYTES:,} bytes")
-        data = path.read_bytes()
     except OSError as error:
-        raise AuditError(f"cannot read the table {path}: {error.strerror}") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise AuditError(f"{path}:{line}: not UTF-8 text; save the table as UTF-8") from error
+        raise AuditError(f"cannot read {path}: {error.strerror}") from error
+    return text_of(path)
 
 
 def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
