@@ -3,8 +3,8 @@
 Source: the repositories named on the model cards. runwayml's were deleted around September 2024
 (mirror: stable-diffusion-v1-5), Stability's 2.x around 13 November 2025 (mirror: sd2-community,
 unofficial; huggingface/diffusers issue 12874, huggingface/optimum-habana pull request 2363). Read
-in those threads and in code that uses the mirrors; not fetched and compared by us, so no digests
-are pinned here: `origin` records the revision, and run.json the SHA-256 of every file.
+in those threads and in code that uses the mirrors; not fetched and compared by us. `origin` records
+the revision, run.json the SHA-256 of every file, `digests.py` those of published single files.
 """
 
 from __future__ import annotations

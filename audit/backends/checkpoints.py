@@ -12,6 +12,7 @@ from audit.errors import AuditError
 
 from . import hub
 from .aliases import aliases, published
+from .digests import published_as
 from .hashes import sha256_file
 
 __all__ = [
@@ -99,14 +100,17 @@ def backend_for(folder: Path) -> str:
 
 
 def origin(folder: Path) -> dict[str, Any]:
-    """Where the weights in `folder` came from: repository and revision, single file, or path."""
+    """Where the weights in `folder` came from: repository and revision, single file, or path.
+
+    Of a single file also which published one it is, by its SHA-256.
+    """
     from .single_file import RECORD
 
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return record
     except (OSError, ValueError):
         return hub.origin(folder) or {"path": str(folder)}
+    return record | {"published_as": published_as(str(record.get("sha256"))) or "not recognised"}
 
 
 def check_folder(folder: Path, allow_pickle: bool = False) -> dict[str, Any]:

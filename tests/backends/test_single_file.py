@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from audit.backends import conversion, ldm, single_file
+from audit.backends import conversion, digests, ldm, single_file
+from audit.backends.aliases import FAMILY
 from audit.backends.architectures import ARCHITECTURES, Architecture, scheduler
-from audit.backends.checkpoints import check_folder, origin, resolve, weight_hashes
+from audit.backends.checkpoints import check_folder, origin, resolve, sha256_file, weight_hashes
 from audit.backends.clip_tokenizer import clip_tokenizer
 from audit.errors import AuditError
 from audit.phantom import path as phantom_path
@@ -162,6 +164,7 @@ def test_a_single_file_gives_the_images_of_the_pipeline_it_holds(
     assert torch.equal(images(loaded), images(pipe))
     record = origin(folder)
     assert record["file"] == path.name and record["prediction_type"] == "epsilon"
+    assert record["published_as"] == "not recognised"
     assert record["averaged_weights_ignored"] is True
     assert "conversion.json" not in weight_hashes(folder)
 
@@ -372,3 +375,21 @@ def test_a_tokenizer_of_the_users_own_is_taken(
     assert origin(folder)["tokenizer"] == "option"
     with pytest.raises(AuditError, match="no tokenizer folder"):
         resolve(str(path), tokenizer=tmp_path)
+
+
+def test_a_published_file_is_recognised_by_its_digest(
+    small: dict[tuple[int, int], Architecture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "renamed.safetensors"
+    save_file(original_names(small[4, 32], random_pipeline(small[4, 32])), path)
+    known = ("owner/repository", "model.safetensors")
+    monkeypatch.setitem(digests.PUBLISHED, sha256_file(path), known)
+    assert origin(resolve(str(path)))["published_as"] == "owner/repository/model.safetensors"
+
+
+def test_the_published_digests_are_of_the_familys_repositories() -> None:
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.PUBLISHED)
+    published = {entry.repository for entry in FAMILY.values()}
+    assert {repository for repository, _ in digests.PUBLISHED.values()} - published == {
+        "CompVis/stable-diffusion-v-1-4-original"
+    }
