@@ -7,90 +7,36 @@ from typing import Any
 
 import torch
 
+DIMENSION = 32
+"""Of the text states and of the image embedding."""
+
 
 def make_stable_diffusion(
     folder: Path, prediction_type: str = "epsilon", seed: int = 0, checker: bool = True
 ) -> Path:
-    from diffusers import (
-        AutoencoderKL,
-        PNDMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
+    from diffusers import StableDiffusionPipeline
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-    from transformers import (
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPVisionConfig,
-    )
+    from transformers import CLIPConfig, CLIPTextModel
 
     torch.manual_seed(seed)
-    tokenizer = _tokenizer()
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    vision = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-        projection_dim=32,
-    )
+    text = text_config()
     extra: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
     if checker:
+        config = CLIPConfig(
+            text_config=text.to_dict(),
+            vision_config=vision_config().to_dict(),
+            projection_dim=DIMENSION,
+        )
         extra = {
-            "safety_checker": StableDiffusionSafetyChecker(
-                CLIPConfig(
-                    text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=32
-                )
-            ),
-            "feature_extractor": CLIPImageProcessor(
-                size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-            ),
+            "safety_checker": StableDiffusionSafetyChecker(config),
+            "feature_extractor": image_processor(),
         }
     pipe = StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(16, 16),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=32,
-        ),
+        vae=autoencoder(),
         text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel(
-            sample_size=16,
-            block_out_channels=(16, 32),
-            layers_per_block=1,
-            in_channels=4,
-            out_channels=4,
-            cross_attention_dim=32,
-            norm_num_groups=8,
-            attention_head_dim=4,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        ),
-        scheduler=PNDMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            skip_prk_steps=True,
-            steps_offset=1,
-            prediction_type=prediction_type,
-        ),
+        tokenizer=tokenizer(),
+        unet=unet(),
+        scheduler=plms(prediction_type),
         requires_safety_checker=checker,
         **extra,
     )
@@ -98,7 +44,8 @@ def make_stable_diffusion(
     return folder
 
 
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
+    """A token a letter."""
     from transformers import CLIPTokenizer
 
     letters = [chr(c) for c in range(33, 127)]
@@ -106,6 +53,93 @@ def _tokenizer() -> Any:
     vocab += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
         vocab={token: index for index, token in enumerate(vocab)}, merges=[], model_max_length=16
+    )
+
+
+def text_config(dimension: int = DIMENSION, **changes: Any) -> Any:
+    from transformers import CLIPTextConfig
+
+    words = tokenizer()
+    return CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=dimension,
+        intermediate_size=2 * dimension,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+        **changes,
+    )
+
+
+def vision_config() -> Any:
+    from transformers import CLIPVisionConfig
+
+    return CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=DIMENSION,
+    )
+
+
+def image_processor() -> Any:
+    from transformers import CLIPImageProcessor
+
+    return CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+
+
+def autoencoder(blocks: int = 2, **changes: Any) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        **{
+            "block_out_channels": (16,) * blocks,
+            "down_block_types": ("DownEncoderBlock2D",) * blocks,
+            "up_block_types": ("UpDecoderBlock2D",) * blocks,
+            "latent_channels": 4,
+            "norm_num_groups": 8,
+            "sample_size": 32,
+        }
+        | changes
+    )
+
+
+def unet(**changes: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        **{
+            "sample_size": 16,
+            "block_out_channels": (16, 32),
+            "layers_per_block": 1,
+            "in_channels": 4,
+            "out_channels": 4,
+            "cross_attention_dim": DIMENSION,
+            "norm_num_groups": 8,
+            "attention_head_dim": 4,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        }
+        | changes
+    )
+
+
+def plms(prediction_type: str = "epsilon") -> Any:
+    from diffusers import PNDMScheduler
+
+    return PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+        prediction_type=prediction_type,
     )
 
 

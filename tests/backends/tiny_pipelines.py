@@ -7,72 +7,38 @@ from typing import Any
 
 import torch
 
-from tests.tiny import _tokenizer
+from tests.tiny import autoencoder, text_config, tokenizer, unet
 
 SIDE = 32
 
 
-def clip_text(dim: int, act: str = "quick_gelu") -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+def clip_text(dimension: int, activation: str = "quick_gelu") -> Any:
+    from transformers import CLIPTextModelWithProjection
 
-    tokenizer = _tokenizer()
-    return CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=dim,
-            intermediate_size=2 * dim,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=16,
-            projection_dim=dim,
-            hidden_act=act,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
-def autoencoder(channels: int, **config: Any) -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=channels,
-        norm_num_groups=8,
-        sample_size=SIDE,
-        **config,
-    )
+    config = text_config(dimension, projection_dim=dimension, hidden_act=activation)
+    return CLIPTextModelWithProjection(config)
 
 
 def make_sdxl(folder: Path) -> Path:
-    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
     text = clip_text(32)
     pipe = StableDiffusionXLPipeline(
-        vae=autoencoder(4),
+        vae=autoencoder(),
         text_encoder=CLIPTextModel(CLIPTextConfig(**text.config.to_dict())),
         text_encoder_2=clip_text(32, "gelu"),
-        tokenizer=_tokenizer(),
-        tokenizer_2=_tokenizer(),
-        unet=UNet2DConditionModel(
-            sample_size=16,
-            block_out_channels=(16, 32),
-            layers_per_block=1,
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        unet=unet(
             cross_attention_dim=64,
-            norm_num_groups=8,
             attention_head_dim=(2, 4),
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=6 * 8 + 32,
             transformer_layers_per_block=(1, 1),
             use_linear_projection=True,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         ),
         scheduler=EulerDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
@@ -89,11 +55,9 @@ def t5() -> tuple[Any, Any]:
 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     pieces += [(chr(c), -3.0) for c in range(33, 127)]
-    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0)
-    config = T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_ff=64, d_kv=8, num_layers=2, num_heads=4
-    )
-    return tokenizer, T5EncoderModel(config)
+    words = T5Tokenizer(vocab=pieces, extra_ids=0)
+    config = T5Config(vocab_size=len(words), d_model=32, d_ff=64, d_kv=8, num_layers=2, num_heads=4)
+    return words, T5EncoderModel(config)
 
 
 def make_flux(folder: Path) -> Path:
@@ -101,7 +65,7 @@ def make_flux(folder: Path) -> Path:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
-    tokenizer, encoder = t5()
+    pieces, encoder = t5()
     pipe = FluxPipeline(
         transformer=FluxTransformer2DModel(
             in_channels=16,
@@ -115,11 +79,11 @@ def make_flux(folder: Path) -> Path:
             axes_dims_rope=(4, 4, 8),
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=autoencoder(4, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
+        vae=autoencoder(shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=CLIPTextModel(CLIPTextConfig(**clip_text(32).config.to_dict())),
-        tokenizer=_tokenizer(),
+        tokenizer=tokenizer(),
         text_encoder_2=encoder,
-        tokenizer_2=tokenizer,
+        tokenizer_2=pieces,
     )
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder
@@ -133,7 +97,7 @@ def make_sd3(folder: Path) -> Path:
     )
 
     torch.manual_seed(0)
-    tokenizer, encoder = t5()
+    pieces, encoder = t5()
     pipe = StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
             sample_size=16,
@@ -149,13 +113,15 @@ def make_sd3(folder: Path) -> Path:
             pos_embed_max_size=16,
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=autoencoder(16, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
+        vae=autoencoder(
+            latent_channels=16, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False
+        ),
         text_encoder=clip_text(16),
-        tokenizer=_tokenizer(),
+        tokenizer=tokenizer(),
         text_encoder_2=clip_text(16, "gelu"),
-        tokenizer_2=_tokenizer(),
+        tokenizer_2=tokenizer(),
         text_encoder_3=encoder,
-        tokenizer_3=tokenizer,
+        tokenizer_3=pieces,
     )
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder

@@ -7,10 +7,16 @@ from typing import Any
 
 import torch
 
-from tests.tiny import _tokenizer
-
-DIMENSION = 32
-"""Of the text states and of the image embedding."""
+from tests.tiny import (
+    DIMENSION,
+    autoencoder,
+    image_processor,
+    plms,
+    text_config,
+    tokenizer,
+    unet,
+    vision_config,
+)
 
 
 def make_variant(folder: Path, name: str, prediction: str = "epsilon", seed: int = 0) -> Path:
@@ -19,7 +25,7 @@ def make_variant(folder: Path, name: str, prediction: str = "epsilon", seed: int
     ``text-to-image-2`` and ``inpainting-2`` have the shape of Stable Diffusion 2: the text encoder
     of OpenCLIP, linear projections and a number of heads for each block.
     """
-    import diffusers
+    from transformers import CLIPTextModel
 
     torch.manual_seed(seed)
     make, second = {
@@ -31,72 +37,18 @@ def make_variant(folder: Path, name: str, prediction: str = "epsilon", seed: int
         "unclip": (_unclip, True),
     }[name]
     parts = {
-        "tokenizer": _tokenizer(),
-        "text_encoder": _text_encoder("gelu" if second else "quick_gelu"),
-        "scheduler": diffusers.PNDMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            skip_prk_steps=True,
-            steps_offset=1,
-            prediction_type=prediction,
-        ),
-        "vae": _vae(),
+        "tokenizer": tokenizer(),
+        "text_encoder": CLIPTextModel(text_config(hidden_act="gelu" if second else "quick_gelu")),
+        "scheduler": plms(prediction),
+        "vae": autoencoder(),
     }
     make(parts, second).save_pretrained(folder, safe_serialization=True)
     return folder
 
 
-def _text_encoder(activation: str) -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    tokenizer = _tokenizer()
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=DIMENSION,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=16,
-            hidden_act=activation,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
-def _vae(blocks: int = 2, scaling: float = 0.18215) -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(16,) * blocks,
-        down_block_types=("DownEncoderBlock2D",) * blocks,
-        up_block_types=("UpDecoderBlock2D",) * blocks,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=32,
-        scaling_factor=scaling,
-    )
-
-
 def _unet(second: bool, **changes: Any) -> Any:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        out_channels=4,
-        cross_attention_dim=DIMENSION,
-        norm_num_groups=8,
-        attention_head_dim=(2, 4) if second else 4,
-        use_linear_projection=second,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        **({"in_channels": 4} | changes),
-    )
+    heads = {"attention_head_dim": (2, 4)} if second else {}
+    return unet(use_linear_projection=second, **heads, **changes)
 
 
 def _text_to_image(parts: dict[str, Any], second: bool) -> Any:
@@ -164,7 +116,7 @@ def _upscaler(parts: dict[str, Any], second: bool) -> Any:
     from diffusers import DDPMScheduler, StableDiffusionUpscalePipeline
 
     return StableDiffusionUpscalePipeline(
-        **(parts | {"vae": _vae(3, 0.08333)}),
+        **(parts | {"vae": autoencoder(3, scaling_factor=0.08333)}),
         unet=_unet(second, in_channels=7, num_class_embeds=1000),
         low_res_scheduler=DDPMScheduler(beta_schedule="scaled_linear", beta_end=0.02),
         max_noise_level=350,
@@ -174,7 +126,7 @@ def _upscaler(parts: dict[str, Any], second: bool) -> Any:
 def _unclip(parts: dict[str, Any], second: bool) -> Any:
     from diffusers import DDPMScheduler, StableUnCLIPImg2ImgPipeline
     from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
-    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+    from transformers import CLIPVisionModelWithProjection
 
     normalizer = StableUnCLIPImageNormalizer(embedding_dim=DIMENSION)
     torch.nn.init.normal_(normalizer.mean, std=0.1)
@@ -186,20 +138,8 @@ def _unclip(parts: dict[str, Any], second: bool) -> Any:
             class_embed_type="projection",
             projection_class_embeddings_input_dim=2 * DIMENSION,
         ),
-        image_encoder=CLIPVisionModelWithProjection(
-            CLIPVisionConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                image_size=32,
-                patch_size=8,
-                projection_dim=DIMENSION,
-            )
-        ),
-        feature_extractor=CLIPImageProcessor(
-            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-        ),
+        image_encoder=CLIPVisionModelWithProjection(vision_config()),
+        feature_extractor=image_processor(),
         image_normalizer=normalizer,
         image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
     )
