@@ -1,0 +1,158 @@
+"""What a user's classifier sees and says, read from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from audit.errors import AuditError
+from audit.plugins import did_you_mean
+from audit.prompts.reading import text_of
+
+from .models import Input
+
+KEYS = ("input", "crop", "margin", "softmax", "heads")
+CROPS = ("face", "picture")
+
+
+@dataclass(frozen=True)
+class Head:
+    """One attribute: its labels, and where their scores begin in the network's output."""
+
+    attribute: str
+    labels: tuple[str, ...]
+    start: int
+
+    @property
+    def part(self) -> slice:
+        """The head's scores in the output."""
+        return slice(self.start, self.start + len(self.labels))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See :class:`audit.detectors.classifier.Classifier`.
+
+    Attributes:
+        placed: some head says where it begins, so that others may be left out.
+    """
+
+    input: Input | None
+    crop: str
+    margin: float
+    softmax: bool
+    heads: tuple[Head, ...]
+    placed: bool
+
+
+class _Lines(dict[str, str]):
+    """Key → ``FILE:LINE``; the name of the spec's section for keys that stand there."""
+
+    def __missing__(self, key: str) -> str:
+        return "detectors: classifier"
+
+
+def read(beside: Path | None, options: Mapping[str, Any]) -> Settings:
+    """The settings in the file beside a model, overridden by the spec's.
+
+    Raises:
+        AuditError: with the file and line of what is wrong.
+    """
+    values, lines = ({}, _Lines()) if beside is None else _yaml(beside)
+    for key, value in options.items():
+        values[key] = value
+        lines.pop(key, None)
+    for key in values:
+        if key not in KEYS:
+            raise AuditError(f"{lines[key]}: unknown key '{key}'{did_you_mean(key, KEYS)}")
+    crop, margin = values.get("crop", "face"), values.get("margin", 0.25)
+    softmax = values.get("softmax", True)
+    if crop not in CROPS:
+        raise AuditError(f"{lines['crop']}: crop is one of {', '.join(CROPS)}, not {crop!r}")
+    if not _number(margin) or not 0 <= margin <= 2:
+        raise AuditError(f"{lines['margin']}: margin is a share of the face, 0 to 2: {margin!r}")
+    if not isinstance(softmax, bool):
+        raise AuditError(f"{lines['softmax']}: softmax is true or false, not {softmax!r}")
+    given = values.get("heads")
+    heads = () if given is None else _heads(given, lines["heads"])
+    placed = any(isinstance(head, Mapping) and "from" in head for head in (given or {}).values())
+    seen = _input(values["input"], lines["input"]) if "input" in values else None
+    return Settings(seen, crop, float(margin), softmax, heads, placed)
+
+
+def _yaml(path: Path) -> tuple[dict[str, Any], _Lines]:
+    try:
+        text = text_of(path)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise AuditError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise AuditError(f"{path}:1: a mapping with {', '.join(KEYS)} is expected")
+    lines = {str(key.value): f"{path}:{key.start_mark.line + 1}" for key, _ in node.value}
+    return {str(key): value for key, value in values.items()}, _Lines(lines)
+
+
+def _heads(given: Any, where: str) -> tuple[Head, ...]:
+    if not isinstance(given, Mapping) or not given:
+        raise AuditError(f"{where}: heads maps an attribute to its labels, in the output's order")
+    heads, end = [], 0
+    for attribute, value in given.items():
+        place = f"{where}: head '{attribute}'"
+        body = value if isinstance(value, Mapping) else {"labels": value}
+        for key in body:
+            if key not in ("labels", "from"):
+                raise AuditError(f"{place}: unknown key '{key}'; there are labels and from")
+        labels, start = body.get("labels"), body.get("from", end)
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise AuditError(
+                f"{place} needs labels: a list of names in the order of the output "
+                "(yes and no in quotes)"
+            )
+        if len(labels) < 2 or len(set(labels)) < len(labels):
+            raise AuditError(f"{place} needs two labels or more, none twice, not {labels!r}")
+        if not isinstance(start, int) or isinstance(start, bool) or start < 0:
+            raise AuditError(f"{place}: from is the index of its first score, not {start!r}")
+        heads.append(Head(str(attribute), tuple(labels), start))
+        end = start + len(labels)
+    ordered = sorted(heads, key=lambda head: head.start)
+    for one, other in pairwise(ordered):
+        if one.part.stop > other.start:
+            raise AuditError(f"{where}: heads '{one.attribute}' and '{other.attribute}' overlap")
+    return tuple(heads)
+
+
+def _input(given: Any, where: str) -> Input:
+    known = ("size", "mean", "std", "colour")
+    if not isinstance(given, Mapping):
+        raise AuditError(f"{where}: input is a mapping with {', '.join(known)}")
+    for key in given:
+        if key not in known:
+            raise AuditError(f"{where}: input: unknown key '{key}'{did_you_mean(str(key), known)}")
+    for key in ("size", "mean", "std"):
+        if key not in given:
+            raise AuditError(f"{where}: input needs '{key}', as the model was trained with")
+    size = given["size"] if isinstance(given["size"], list) else [given["size"]] * 2
+    if len(size) != 2 or not all(_number(side) and side in range(1, 4097) for side in size):
+        raise AuditError(f"{where}: input: size is pixels, or [height, width]: {given['size']!r}")
+    for key in ("mean", "std"):
+        three = given[key]
+        if not isinstance(three, list) or len(three) != 3 or not all(map(_number, three)):
+            raise AuditError(f"{where}: input: {key} is three numbers, not {three!r}")
+    if min(given["std"]) <= 0:
+        raise AuditError(f"{where}: input: std is positive, not {given['std']!r}")
+    colour = given.get("colour", "RGB")
+    if colour not in ("RGB", "BGR"):
+        raise AuditError(f"{where}: input: colour is RGB or BGR, not {colour!r}")
+    mean, std = (tuple(map(float, given[key])) for key in ("mean", "std"))
+    return Input(int(size[0]), int(size[1]), mean, std, colour)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
