@@ -42,7 +42,12 @@ class _Commands(click.Group):
             formatter.write_dl(rows)
 
 
-_ADDED = {"view": "Open the dashboard on one or more runs."}
+_ADDED = {
+    "detector-error": "Measure how often the instruments are wrong on a model's images.",
+    "lint": "Check prompts in many languages.",
+    "tokenizer": "Report what a model's tokenizer does to each language.",
+    "view": "Open the dashboard on one or more runs.",
+}
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,6 +64,12 @@ def cli(debug: bool) -> None:
 @click.option("--suite", help="The prompts; default: the model's own suite, or 'general'.")
 @click.option("--images-per-prompt", type=int, help="Instead of each probe's own number.")
 @click.option("--limit", type=int, help="At most this many images altogether.")
+@click.option(
+    "--until-conclusive",
+    is_flag=True,
+    default=None,
+    help="Add images in rounds; a prompt with a verdict gets no more.",
+)
 @click.option("--steps", type=int, help="Denoising steps.")
 @click.option("--guidance", type=float, help="Classifier-free guidance scale.")
 @click.option("--scheduler", help="A sampler by name; default: the model's own.")
@@ -112,8 +123,7 @@ def run(
     _check_names(spec)
     out = out or Path("runs") / _folder_name(spec.model)
 
-    from . import engine, gates
-    from .plan import place
+    from . import engine, gates, rounds
 
     for gate in spec.gates:
         gates.parse(gate)
@@ -130,9 +140,10 @@ def run(
     if dry_run:
         from .estimate import estimate
 
+        rounds.check(study, loaded)
         uses = engine.make_plan(study, loaded)
-        placed = place(engine.distinct(uses), spec.batch_size)
-        _say_estimate(estimate(backend, placed, spec.batch_size, uses), as_json)
+        planned = list(rounds.without_verdicts(study, loaded, uses))
+        _say_estimate(estimate(backend, spec.batch_size, planned), as_json)
         return
     command = shlex.join(["t2i-audit", *sys.argv[1:]])
     store = engine.run(study, backend, loaded, out, command)
@@ -278,15 +289,21 @@ def _say_estimate(numbers: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(numbers, indent=1))
         return
+    least = numbers.get("least", numbers)
+
+    def span(low: float, high: float, form: str = "d") -> str:
+        return f"{low:{form}}" if low == high else f"{low:{form}} to {high:{form}}"
+
     for probe, count in numbers["uses"].items():
-        click.echo(f"{probe:<16} {count:>6} images")
-    minutes = numbers["minutes"]
-    time = (
-        "a time that only the server knows" if minutes is None else f"about {minutes:.1f} minutes"
-    )
+        click.echo(f"{probe:<16} {span(least['uses'][probe], count):>6} images")
+    if numbers["minutes"] is None:
+        time = "a time that only the server knows"
+    else:
+        time = f"about {span(least['minutes'], numbers['minutes'], '.1f')} minutes"
     click.echo(
-        f"{'distinct':<16} {numbers['images']:>6} images in {numbers['batches']} batches, "
-        f"{time} and {numbers['megabytes']:.0f} MB"
+        f"{'distinct':<16} {span(least['images'], numbers['images']):>6} images in "
+        f"{span(least['batches'], numbers['batches'])} batches, {time} and "
+        f"{span(least['megabytes'], numbers['megabytes'], '.0f')} MB"
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import plugins, suites
+from . import plugins, rounds, suites
 from .backends.base import Backend
 from .detectors.base import Batch, Detector, Item, unavailable
 from .energy import Ledger, Meter, gpu_uuid
@@ -94,8 +94,8 @@ def suite_of_images(spec: Spec) -> suites.Suite:
 
 
 def make_plan(study: Study, probes: Mapping[str, Probe]) -> dict[str, list[Use]]:
-    """Every probe's uses, cut to the spec's limit."""
-    uses = {name: list(probe.uses(study)) for name, probe in probes.items()}
+    """Every probe's uses, cut to the spec's limit; of a run in rounds, all up to the budget."""
+    uses = {name: list(probe.uses(rounds.study_of(study, probe))) for name, probe in probes.items()}
     return limited(uses, study.spec.limit) if study.spec.limit else uses
 
 
@@ -107,17 +107,20 @@ def run(
     Raises:
         AuditError: the folder holds a run of another model or other settings.
     """
+    rounds.check(study, probes)
     store = Run.create(out)
     with store.lock():
         store.mend_journal()
         _identify(store, study, backend, command)
         backend.inputs = store.keep_inputs(study.inputs)
-        uses = make_plan(study, probes)
-        check_requests(backend, uses)
-        plan = _write_plan(store, uses, study.spec.batch_size)
+        everything = make_plan(study, probes)
+        check_requests(backend, everything)
         ledger = Ledger(store, study.spec.energy)
-        generate(store, study.spec, backend, plan, ledger)
-        detect(store, study, probes, uses, ledger)
+        loaded: dict[str, Detector] = {}
+        for uses in rounds.rounds(store, study, probes, everything):
+            plan = _write_plan(store, uses, study.spec.batch_size)
+            generate(store, study.spec, backend, plan, ledger)
+            detect(store, study, probes, uses, ledger, loaded)
         analyse(store, study, probes)
     return store
 
@@ -186,6 +189,9 @@ def _identify(store: Run, study: Study, backend: Backend, command: str) -> None:
             info["backend"] = before["backend"]
         if "devices" in before:
             info["devices"] = before["devices"]
+        if study.spec.until_conclusive and "design" in before:
+            info["design"] = before["design"]
+            rounds.check_declared(study, before["design"]["looks"], store.path)
     store.write_json("run.json", json.loads(json.dumps(info)))
 
 
@@ -230,8 +236,14 @@ def detect(
     probes: Mapping[str, Probe],
     uses: Mapping[str, list[Use]],
     ledger: Ledger | None = None,
+    loaded: dict[str, Detector] | None = None,
 ) -> None:
-    """Score every image with the detectors of the probes that use it; only what is missing."""
+    """Score every image with the detectors of the probes that use it; only what is missing.
+
+    Args:
+        loaded: detectors by name, kept from round to round.
+    """
+    loaded = {} if loaded is None else loaded
     records = store.read_table("records")
     images: dict[str, str] = {}
     if not records.empty:
@@ -251,7 +263,7 @@ def detect(
         reason = unavailable(factory, study)
         if reason is None:
             try:
-                detector = factory(study)
+                detector = loaded[name] = loaded.get(name) or factory(study)
             except AuditError as error:
                 if name in study.spec.detectors:
                     raise  # the user asked for exactly this one
@@ -346,7 +358,7 @@ def analyse(store: Run, study: Study, probes: Mapping[str, Probe]) -> list[Findi
 
     findings: list[Finding] = []
     for name, probe in probes.items():
-        analysis: Analysis = probe.analyse(store, study)
+        analysis: Analysis = probe.analyse(store, rounds.study_of(study, probe))
         findings += analysis.findings
         for table_name, frame in analysis.tables.items():
             store.write_table(f"tables/{column_safe(name)}.{table_name}", frame)

@@ -38,6 +38,8 @@ class Spec:
         probes: probe → its options; empty: all probes.
         images_per_prompt: images per prompt, instead of each probe's own number.
         limit: at most this many images altogether.
+        until_conclusive: add images in rounds until every prompt has a verdict, or as many images
+            as `images_per_prompt` (:mod:`audit.sequential`).
         seed: the first seed; a prompt's i-th image has ``seed + i``.
         steps, guidance, scheduler, height, width, negative_prompt, eta: the sampler.
         init_image, mask, depth: files that every request starts from, for models that need one.
@@ -57,6 +59,7 @@ class Spec:
     probes: Mapping[str, Mapping[str, Any]] = _setting(dict, images=False, factory=True)
     images_per_prompt: int | None = _setting(None, images=False)
     limit: int | None = _setting(None, images=False)
+    until_conclusive: bool = _setting(False, images=False)
     seed: int = _setting(0, images=False)
     steps: int | None = _setting(None, images=False)
     guidance: float | None = _setting(None, images=False)
@@ -89,6 +92,7 @@ class Spec:
             _check(key, value, "--" + key.replace("_", "-"))
         changed = dataclasses.replace(self, **given)
         _check_engine(changed, "--devices")
+        _check_design(changed, "--until-conclusive")
         return changed
 
     def as_dict(self) -> dict[str, Any]:
@@ -149,6 +153,7 @@ def load(path: Path) -> Spec:
         values[key] = float(value) if key in _NUMBERS and value is not None else value
     spec = Spec(**values)
     _check_engine(spec, str(path))
+    _check_design(spec, str(path))
     return spec
 
 
@@ -175,6 +180,14 @@ def devices(given: Any, where: str) -> tuple[str, ...]:
 def _check_engine(spec: Spec, where: str) -> None:
     if spec.engine == "ray" and spec.devices:
         raise AuditError(f"{where}: engine ray takes the whole cluster: leave devices away")
+
+
+def _check_design(spec: Spec, where: str) -> None:
+    if spec.until_conclusive and spec.limit:
+        raise AuditError(
+            f"{where}: a limit would cut the rounds short: leave it away; images_per_prompt is "
+            "the most that any prompt gets"
+        )
 
 
 def _loaded(node: yaml.Node) -> Any:
@@ -232,6 +245,9 @@ def _check(key: str, value: Any, where: str) -> None:
             raise AuditError(f"{where}: {error}") from error
     elif key == "devices":
         devices(value, where)
+    elif key == "until_conclusive":
+        if not isinstance(value, bool):
+            raise AuditError(f"{where}: until_conclusive must be true or false, not {value!r}")
     elif key == "gates":
         if not isinstance(value, tuple) or not all(isinstance(gate, str) for gate in value):
             raise AuditError(f"{where}: gates is a list of conditions in quotes")

@@ -160,7 +160,7 @@ def test_a_failed_image_is_counted_not_dropped(spec: Spec, tmp_path: Path):
     assert engine.summary(run)["outcomes"]["failed"] == len(run.shards("records"))
     findings = [f for f in engine.read_findings(run) if f.metric == "share_female_presenting"]
     outcomes = [f.detail["outcomes"] for f in findings if f.slice]
-    assert sum(counts.get("missing", 0) for counts in outcomes) >= 1
+    assert sum(counts.get("failed", 0) for counts in outcomes) >= 1
     assert all(sum(counts.values()) == 3 for counts in outcomes)
 
 

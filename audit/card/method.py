@@ -85,6 +85,7 @@ def how(card: Card) -> list[Section]:
                 " distinct; drawn on the CPU, common to all variants of a prompt",
             )
         ),
+        "Design": _design(_mapping(info.get("design"))),
         "Batch": text(spec.get("batch_size", "unknown")),
         "Backend": text(
             ", mode ".join(str(backend[key]) for key in ("backend", "mode") if key in backend)
@@ -123,6 +124,28 @@ def how(card: Card) -> list[Section]:
     ]
     kept = [block for block in blocks if not isinstance(block, Table) or block.rows]
     return [Section("How this audit was done", kept), Section("Detectors", _detectors(card), 3)]
+
+
+def _design(design: Mapping[str, Any]) -> Cell:
+    """How many images a prompt was given, and who decided that."""
+    if not design:
+        return text("the number of images was fixed before")
+    looks = [str(look) for look in design["looks"]]
+    listed = " and ".join(filter(None, (", ".join(looks[:-1]), looks[-1])))
+    parts = [
+        f"until conclusive: looks at {listed} images a prompt, declared before; a prompt with a "
+        "verdict got no more. Its interval is valid wherever it stopped; its estimate leans a "
+        "little away from the reference"
+    ]
+    for probe, reached in design["probes"].items():
+        least, most = reached["images_per_prompt"]
+        images = f"{least}" if least == most else f"{least} to {most}"
+        rounds = "1 round" if reached["rounds"] == 1 else f"{reached['rounds']} rounds"
+        parts.append(
+            f"{plain(probe)}: {reached['prompts']} prompts, {images} images each in {rounds}; "
+            f"{reached['open']} without a verdict at the last look"
+        )
+    return text(". ".join(parts))
 
 
 def failed(card: Card, probes: Mapping[str, str]) -> list[Section]:

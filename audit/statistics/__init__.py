@@ -40,7 +40,7 @@ from .power import (
 from .prediction_powered import prediction_powered_difference, prediction_powered_mean
 from .ranking import auc
 from .rates import Rate, rate
-from .sequential import confidence_sequence
+from .sequential import confidence_sequence, repeated_interval, repeated_tests, spending
 from .shrinkage import Shrunk, shrink_cells
 
 __all__ = [
@@ -88,9 +88,12 @@ __all__ = [
     "prediction_powered_difference",
     "prediction_powered_mean",
     "rate",
+    "repeated_interval",
+    "repeated_tests",
     "roc_curve",
     "rogan_gladen",
     "shrink_cells",
+    "spending",
     "total_variation",
     "total_variation_interval",
     "two_way_difference",
