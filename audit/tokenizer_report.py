@@ -43,18 +43,9 @@ def clip() -> Tokenizer:
 
     49,408 tokens, 77 places, two of them for start and end; from the package ``open_clip_torch``.
     """
-    from open_clip.tokenizer import SimpleTokenizer
+    from .backends.clip_tokenizer import clip_tokenizer
 
-    tokenizer: Any = SimpleTokenizer()
-    table: dict[str, int] = tokenizer.byte_decoder
-
-    def pieces(text: str) -> list[bytes | None]:
-        return [
-            bytes(table[c] for c in tokenizer.decoder[token].removesuffix("</w>"))
-            for token in tokenizer.encode(text)
-        ]
-
-    return Tokenizer("CLIP", pieces, int(tokenizer.context_length) - 2)
+    return of_transformers(clip_tokenizer(), "CLIP")
 
 
 def open_tokenizer(name: str) -> Tokenizer:

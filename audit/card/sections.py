@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from audit.findings import Finding
 
-from . import method, pictures
+from . import languages, method, pictures
 from .blocks import Block, Figure, Prose, Row, Section, Table, text
 from .content import Card, finite
-from .figures import NARROW, WIDE, Curve, Mark, duplication, forest, ladder, roc
+from .figures import NARROW, WIDE, Curve, Mark, duplication, forest, roc
 from .tables import by_metric, cross_checks, findings_table, summary
 from .wording import UNWRITTEN, VERDICTS, clean, markdown, metric, where
 
@@ -37,9 +37,11 @@ _ABOUT = {
         "repeats a skewed labour market does not make its images fair."
     ),
     "languages": (
-        "What is lost when the same thing is asked in another language. Each prompt is paired "
-        "with its English version on the same seeds, and every image is held against the English "
-        "text; a negative difference means that the other language is followed less well."
+        "What is lost when the same thing is asked in another language, and at which step from the "
+        "prompt to the picture. Each prompt is paired with its English version on the same seeds, "
+        "and every image is held against the English text; a negative difference means that the "
+        "other language is followed less well. Where there is an English rewording, its difference "
+        "is what other words alone cost."
     ),
     "memorization": (
         "Which training images the model gives back. A copy is judged by comparison with the "
@@ -171,7 +173,7 @@ def _others(run: Run, card: Card) -> list[Section]:
 def _special(card: Card, probe: str) -> Iterator[Block]:
     """The figures that are drawn from a table of the probe."""
     if probe == "languages":
-        yield from _ladder(card)
+        yield from languages.blocks(card)
     elif probe == "memorization":
         yield from _duplication(card)
     elif probe == "safety-filters":
@@ -208,48 +210,6 @@ def _mark(finding: Finding) -> Mark:
         finding.n,
         finding.reference,
         finding.verdict,
-    )
-
-
-def _ladder(card: Card) -> Iterator[Block]:
-    frame = card.tables.get("languages.alignment")
-    if frame is None:
-        return
-    found = {
-        str(finding.slice.get("language")): finding.verdict
-        for finding in card.of("languages")
-        if finding.metric == "alignment_gap"
-    }
-    marks = [
-        Mark(
-            clean(row["language"]),
-            finite(row["gap"]),
-            finite(row["low"]),
-            finite(row["high"]),
-            int(finite(row["n"]) or 0),
-            verdict=found.get(str(row["language"]), "inconclusive"),
-        )
-        for row in frame.to_dict("records")
-    ]
-    if all(mark.estimate is None for mark in marks):
-        return
-    about = metric("alignment_gap")
-    wide, narrow = (
-        ladder(
-            marks,
-            name=f"ladder-{width}",
-            title="Loss against English, by language",
-            show=about.show,
-            axis="difference from English; negative: worse",
-            width=width,
-        )
-        for width in (WIDE, NARROW)
-    )
-    yield Figure(
-        wide,
-        narrow,
-        "Loss against English, by language, the largest first. Bar and point: paired difference "
-        "in alignment on the same seeds; line: interval; n: pairs.",
     )
 
 
