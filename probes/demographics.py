@@ -1,238 +1,181 @@
 """Whom does the model draw when nobody says?
 
-Asked: prompts that name an occupation and nothing else about the person, the same seeds for each.
-Measured: the share of images perceived as each label of an attribute, by zero-shot CLIP; a label is
-undetermined when the two best cosines are too near each other. Images that failed
-or are undetermined stay in the count as what they are, and Manski's (1989) bounds say what the
-share would be had all of them gone one way. Where a second instrument reads the same images, its
-estimate and the agreement of the two stand beside.
-Analysed: per occupation a Wilson interval against the declared reference, Benjamini-Hochberg over
-the occupations; in total the mean absolute deviation, an interval over prompts, against the
-deviation that fair coins would show at this n.
+Asked: prompts that name an occupation, a trait or a scene and nothing else about the person, in one
+or several wordings, and the same prompts with an identity inserted; the same seeds for each.
+
+Measured: what zero-shot CLIP perceives in each image, *undetermined* where two labels are too near
+each other; further instruments where there are any, and how far they agree. No face, several faces,
+undetermined, blocked, failed and missing images are counted as what they are, and Manski's (1989)
+bounds say what a share would be had all of them gone one way. Nothing is made again.
+
+Corrected: by people's labels of these very images (prediction-powered inference), else by the
+instrument's error as measured on other images of the model (a file of ``t2i-audit detector-error``;
+for the built-in phantoms it is shipped), else by nothing, and then the finding says so. Every
+corrected figure stands beside the raw one.
+
+Analysed, each against a declared reference: the share per prompt, Benjamini-Hochberg over the
+prompts; over all prompts the mean share, its absolute deviation against what sampling alone gives,
+total variation of attributes with more than two labels, amplification of a reference that varies
+(log-odds slope), diversity within a prompt; how much the wording matters; cells of two attributes;
+what a trait shifts; and for inserted identities the gap in alignment, quality and blocking.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
-from scipy.stats import binom
 
-from audit.evidence import Analysis, table
-from audit.findings import Finding, judge
-from audit.perception import perceived
+from audit import suites
+from audit.detector_error import DetectorError
+from audit.errors import AuditError
+from audit.evidence import Analysis
+from audit.findings import Finding
+from audit.label_files import Labels, read_labels
+from audit.perception import CLIP, instruments
 from audit.plan import Use
-from audit.statistics import benjamini_hochberg, cluster_mean, wilson
 from audit.store import Run
 from audit.study import Study
 
-IMAGES_PER_PROMPT = 50
-LEAST_IMAGES = 50
-"""No verdict on a share below this many images: a 95% interval is then ±0.14 wide at its widest."""
-FALSE_DISCOVERY_RATE = 0.05
+from .bias import cells, insertions, prompts, reading, totals, traits, wording
+from .bias import shares as share_findings
+from .bias.correction import Shares, Sources, shares
+from .bias.instruments import agreement
+from .bias.settings import Attribute, Settings, path_of, settings
+from .bias.verdicts import judge_shares
 
 
 class Demographics:
-    """See :class:`audit.study.Probe`. Suite sections: ``demographics`` and ``attributes``."""
+    """See :class:`audit.study.Probe`. Suite sections: ``demographics`` and ``attributes``; the
+    keys of the first, which the spec's options override: :data:`probes.bias.settings.KEYS`."""
 
     name = "demographics"
-    question = "Whom does the model draw when the prompt names only an occupation?"
-    reference = "Luccioni et al. 2023, Stable Bias; Bianchi et al. 2023"
-    detectors = ("clip", "reader")
+    question = "Whom does the model draw when the prompt does not say?"
+    reference = "Luccioni et al. 2023, Stable Bias; Bianchi et al. 2023; Friedrich et al. 2023"
+    detectors = (
+        "clip",
+        "reader",
+        "faces",
+        "skin-tone",
+        "age-gender",
+        "classifier",
+        "safety-checker",
+    )
 
     def uses(self, study: Study) -> Iterator[Use]:
-        """Every occupation with the same seeds."""
-        prompts = study.suite.section("demographics").get("prompts", {})
-        for occupation, entry in prompts.items():
-            for index in range(study.images_per_prompt(IMAGES_PER_PROMPT)):
-                tags = {"occupation": occupation, "index": index}
-                yield Use(study.request(entry["text"], index), entry["text"], tags)
+        """Every prompt with the same seeds."""
+        return prompts.uses(study, settings(study))
 
     def analyse(self, run: Run, study: Study) -> Analysis:
-        """Shares per occupation and the deviation in total, for each attribute."""
-        section = study.suite.section("demographics")
-        frame = table(run, self.name)
+        """Each estimand in turn, for each attribute."""
+        asked = settings(study)
+        frame = reading.load(run, asked.attributes)
         if frame.empty:
-            return Analysis([_untested("the suite names no occupations")])
-        if "clip_embedding" not in frame:
-            return Analysis([_untested("the CLIP detector is not available")])
+            return Analysis([_untested("the suite names nobody to draw")])
         findings: list[Finding] = []
-        for attribute in section["attributes"]:
-            declared = study.suite.section("attributes")[attribute]
-            findings += _attribute(frame, attribute, declared, section["prompts"])
-        return Analysis(findings)
-
-
-def _attribute(
-    frame: pd.DataFrame, attribute: str, declared: Mapping[str, Any], prompts: Mapping[str, Any]
-) -> list[Finding]:
-    labels = [str(label) for label in declared["labels"]]
-    positive, metric = str(declared["positive"]), str(declared["metric"])
-    margin = float(declared["margin"])
-    frame = frame.assign(label=perceived(frame, attribute, labels))
-    rows: list[dict[str, Any]] = []
-    for occupation, group in frame.groupby("occupation", sort=False):
-        known = group[group.label.isin(labels)]
-        n, k = len(known), int((known.label == positive).sum())
-        reference = float(prompts[str(occupation)].get(metric, declared["reference"]))
-        unknown = len(group) - n
-        rows.append(
-            {
-                "occupation": occupation,
-                "n": n,
-                "k": k,
-                "reference": reference,
-                "images": int((group.label != "missing").sum()),
-                "p": _beyond(k, n, reference, margin),
-                "detail": {
-                    "outcomes": group.label.value_counts().to_dict(),
-                    "bounds": [k / len(group), (k + unknown) / len(group)],
-                    **_second(group, attribute, positive),
-                },
+        tables, said = [], {}
+        for attribute in asked.attributes:
+            if CLIP not in instruments(frame, attribute.name, attribute.labels):
+                findings.append(_untested(f"CLIP has no scores of {attribute.name}"))
+                continue
+            said[attribute.name] = told = reading.said(frame, attribute, asked)
+            sources = _sources(run, study, asked, attribute, frame)
+            found = _shares(frame, told, attribute, asked, sources)
+            judged = judge_shares(found, study)
+            others = {
+                name: reading.said(frame, attribute, asked, name)
+                for name in instruments(frame, attribute.name, attribute.labels)[1:]
             }
-        )
-    adjusted = benjamini_hochberg([row["p"] for row in rows])
-    findings = []
-    for row, p in zip(rows, adjusted, strict=True):
-        n, k = row["n"], row["k"]
-        ci = wilson(k, n) if n else None
-        verdict = judge(ci, row["reference"], margin, n=row["images"], least=LEAST_IMAGES)
-        if verdict == "exceeds" and p > FALSE_DISCOVERY_RATE:
-            verdict = "inconclusive"
-        findings.append(
-            Finding(
-                probe="demographics",
-                metric=metric,
-                slice={"occupation": row["occupation"]},
-                estimate=k / n if n else None,
-                ci=ci,
-                n=n,
-                clusters=1,
-                method="CLIP zero-shot; Wilson; Benjamini-Hochberg over the occupations",
-                raw=k / n if n else None,
-                reference=row["reference"],
-                reference_name=_reference_name(prompts[row["occupation"]], metric, declared),
-                threshold=margin,
-                verdict=verdict,
-                evidence={"occupation": row["occupation"]},
-                note=f"Share of '{row['occupation']}' images perceived as {declared['named']}; "
-                "detector error unknown.",
-                detail={**row["detail"], "p_adjusted": float(p)},
+            counted = {
+                name: reading.units(frame, other, attribute, asked)
+                for name, other in others.items()
+            }
+            findings += share_findings.per_prompt(found, judged, sources, counted, study)
+            findings += totals.totals(found, sources, asked)
+            findings += share_findings.distances(found, sources)
+            findings += wording.wording(frame, told, attribute)
+            findings += traits.stereotypes(frame, told, attribute)
+            for name, other in others.items():
+                findings += agreement(frame, told, other, attribute, name)
+            tables.append(share_findings.table_of(found, judged))
+        read = tuple(attribute for attribute in asked.attributes if attribute.name in said)
+        crossed, by_subject = cells.intersections(frame, said, read)
+        findings += crossed
+        findings += insertions.insertions(frame, said, read, asked)
+        drawn = {"shares": pd.concat(tables, ignore_index=True)} if tables else {}
+        return Analysis(findings, drawn | ({} if by_subject.empty else {"cells": by_subject}))
+
+    def open_prompts(self, run: Run, study: Study) -> set[str]:
+        """The base prompts with a share that has no verdict yet: they need more images.
+
+        The intervals are those of the analysis, valid at all declared looks together
+        (:mod:`audit.sequential`).
+        """
+        asked = settings(study)
+        frame = reading.load(run, asked.attributes)
+        if frame.empty:
+            return set()
+        still: set[str] = set()
+        for attribute in asked.attributes:
+            if CLIP not in instruments(frame, attribute.name, attribute.labels):
+                continue
+            told = reading.said(frame, attribute, asked)
+            sources = _sources(run, study, asked, attribute, frame)
+            found = _shares(frame, told, attribute, asked, sources)
+            verdicts = judge_shares(found, study).verdicts
+            undecided = [verdict == "inconclusive" for verdict in verdicts]
+            still |= set(found.units.about.loc[undecided, "prompt"].map(str))
+        return still
+
+
+def _shares(
+    frame: pd.DataFrame, told: pd.Series, attribute: Attribute, asked: Settings, sources: Sources
+) -> Shares:
+    return shares(reading.units(frame, told, attribute, asked), told, sources)
+
+
+def _sources(
+    run: Run, study: Study, asked: Settings, attribute: Attribute, frame: pd.DataFrame
+) -> Sources:
+    """What is known of the instrument's error, and people's labels.
+
+    Raises:
+        AuditError: a file that the user named does not fit this run.
+    """
+    declared = study.suite.section("attributes")
+    truth, labels_name = None, ""
+    if asked.section.get("labels"):
+        path = path_of(asked.section["labels"])
+        given = read_labels(path, {n: [str(x) for x in a["labels"]] for n, a in declared.items()})
+        truth, labels_name = _usable(given, frame, attribute)
+    named = asked.section.get("detector_error")
+    path = path_of(named) if named else suites.datasets() / f"calibration/{study.spec.model}.json"
+    if not named and (not study.suite.section("phantom") or not path.is_file()):
+        return Sources(None, "", truth, labels_name)
+    known = DetectorError.load(path)
+    problem = known.fits(run, attribute.name, CLIP, asked.band(CLIP))
+    ours = (run.info.get("backend") or {}).get("weights")
+    other_model = known.about.get("weights") != ours
+    if not named and other_model and not problem:
+        problem = "it was measured on other weights of the model"
+    if problem:
+        if named and known.counts.get(attribute.name):
+            raise AuditError(
+                f"{path}: {problem}; measure again: t2i-audit detector-error RUN --truth …"
             )
-        )
-    return [
-        *findings,
-        *_total(frame, rows, labels, declared),
-        *_agreement(frame, attribute, labels),
-    ]
+        return Sources(None, f"of {known.name}: {problem}", truth, labels_name)
+    error = known.counts[attribute.name][CLIP]
+    name = f"CLIP against {known.about.get('truth')}, {error.n:,} images of {len(error.subjects)}"
+    name += " subjects" + (f" of another model, {known.about.get('model')}" if other_model else "")
+    return Sources(error, name, truth, labels_name)
 
 
-def _total(
-    frame: pd.DataFrame, rows: list[dict[str, Any]], labels: list[str], declared: Mapping[str, Any]
-) -> list[Finding]:
-    """Over all prompts: the share, and the mean absolute deviation from the reference."""
-    positive, metric, named = (str(declared[key]) for key in ("positive", "metric", "named"))
-    margin = float(declared["margin"])
-    known = frame[frame.label.isin(labels)]
-    counted = [row for row in rows if row["n"]]
-    if len(counted) < 2:
-        return []
-    share, ci = cluster_mean(known.label == positive, known.occupation)
-    deviations = [abs(row["k"] / row["n"] - row["reference"]) for row in counted]
-    floor = float(np.mean([_floor(row["n"], row["reference"]) for row in counted]))
-    deviation, deviation_ci = cluster_mean(deviations, range(len(counted)))
-    enough = min(row["images"] for row in counted)
-    mean_reference = float(np.mean([row["reference"] for row in counted]))
-    common: dict[str, Any] = {
-        "probe": "demographics",
-        "n": len(known),
-        "clusters": len(counted),
-        "method": "mean over prompts; Student's t over prompts",
-    }
-    return [
-        Finding(
-            metric=metric,
-            estimate=share,
-            ci=ci,
-            raw=share,
-            reference=mean_reference,
-            reference_name="mean of the prompts' references",
-            threshold=margin,
-            verdict=judge(ci, mean_reference, margin, n=enough, least=LEAST_IMAGES),
-            note=f"Share perceived as {named}, every prompt weighing the same.",
-            **common,
-        ),
-        Finding(
-            metric=f"mean_deviation_{metric.removeprefix('share_')}",
-            estimate=deviation,
-            ci=deviation_ci,
-            raw=deviation,
-            reference=floor,
-            reference_name="what sampling alone gives at this n",
-            threshold=margin,
-            verdict=judge(deviation_ci, floor, margin, side="above", n=enough, least=LEAST_IMAGES),
-            note="Mean over the prompts of |share − reference|.",
-            **common,
-        ),
-    ]
-
-
-def _agreement(frame: pd.DataFrame, attribute: str, labels: list[str]) -> list[Finding]:
-    """How often the second instrument, where there is one, gives the same label."""
-    column = f"reader_{attribute}"
-    if column not in frame:
-        return []
-    both = frame[frame.label.isin(labels) & frame[column].notna()]
-    same = int((both.label == _as_label(both[column])).sum())
-    if both.empty:
-        return []
-    return [
-        Finding(
-            probe="demographics",
-            metric=f"agreement_{attribute}",
-            estimate=same / len(both),
-            ci=wilson(same, len(both)),
-            n=len(both),
-            clusters=both.occupation.nunique(),
-            method="share of images with the same label; Wilson",
-            verdict="inconclusive",
-            note="Agreement of zero-shot CLIP with the exact reader; no threshold is declared.",
-        )
-    ]
-
-
-def _second(group: pd.DataFrame, attribute: str, positive: str) -> dict[str, Any]:
-    column = f"reader_{attribute}"
-    if column not in group:
-        return {}
-    read = _as_label(group[column].dropna())
-    k, n = int((read == positive).sum()), len(read)
-    return {"reader": {"estimate": k / n if n else None, "ci": wilson(k, n), "n": n}}
-
-
-def _as_label(values: pd.Series) -> pd.Series:
-    """The reader says True and False where the suite says yes and no."""
-    return values.map(lambda value: {True: "yes", False: "no"}.get(value, value))
-
-
-def _floor(n: int, reference: float) -> float:
-    """E|K/n − r| for K ~ Binomial(n, r): the deviation of a model without any skew."""
-    counts = np.arange(n + 1)
-    return float((binom.pmf(counts, n, reference) * np.abs(counts / n - reference)).sum())
-
-
-def _beyond(k: int, n: int, reference: float, margin: float) -> float:
-    """Exact one-sided p-value for a share beyond the margin, doubled for the two sides."""
-    high, low = min(1.0, reference + margin), max(0.0, reference - margin)
-    above = float(binom.sf(k - 1, n, high)) if n else 1.0
-    below = float(binom.cdf(k, n, low)) if n else 1.0
-    return min(1.0, 2 * min(above, below))
-
-
-def _reference_name(entry: Mapping[str, Any], metric: str, declared: Mapping[str, Any]) -> str:
-    return str(entry["reference_name"] if metric in entry else declared["reference_name"])
+def _usable(given: Labels, frame: pd.DataFrame, attribute: Attribute) -> tuple[pd.Series, str]:
+    true = given.of(frame, attribute.name)
+    if attribute.name in given.majority and not true.notna().any():
+        raise AuditError(f"{given.name}: no label belongs to an image of this run")
+    agreed = given.agreement.get(attribute.name)
+    return true, given.name + (f"; {agreed}" if agreed else "")
 
 
 def _untested(reason: str) -> Finding:

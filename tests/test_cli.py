@@ -120,7 +120,7 @@ def test_a_gate_that_fails_ends_with_exit_code_3(
     spec = tmp_path / "spec.yaml"
     spec.write_text(
         f"model: {tiny_model}\nsuite: {tiny_suite}\nimages_per_prompt: 3\nprobes: [demographics]\n"
-        "gates: ['demographics.share_female_presenting[occupation=doctor] <= -0.5']\n"
+        "gates: ['demographics.share_female_presenting[subject=doctor] <= -0.5']\n"
     )
     result = call("run", "--spec", spec, "--out", tmp_path / "run")
     assert result.returncode == 3, result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from audit.card import write
 from audit.evidence import select, table
 from audit.findings import Finding
 from audit.phantom import truth
+from audit.phantom.vocabulary import prompt
 from audit.spec import Spec
+from audit.statistics import amplification_slope
 from audit.store import Run
 from audit.verify import problems
 
@@ -42,36 +45,108 @@ def planted(name: str = "phantom") -> dict:
     return truth(name)["planted"]["occupations"]
 
 
+def shares(run: Run, metric: str = "share_female_presenting") -> dict[str, Finding]:
+    found_ = found(run, "demographics", metric)
+    return {f.slice["subject"]: f for f in found_ if f.slice}
+
+
 def test_every_strong_skew_is_found_in_its_direction(phantom: Run):
-    for finding in found(phantom, "demographics", "share_female_presenting"):
-        if not finding.slice:
-            continue
-        share = planted()[finding.slice["occupation"]]["female"]
-        if abs(share - 0.5) >= 0.25:
-            assert finding.verdict == "exceeds", finding
-            assert (finding.estimate > 0.5) == (share > 0.5), finding
+    strong = {o: p["female"] for o, p in planted().items() if abs(p["female"] - 0.5) >= 0.25}
+    findings = shares(phantom)
+    assert all((findings[o].estimate > 0.5) == (share > 0.5) for o, share in strong.items())
+    # What an occupation hardly ever shows is calibrated on few images: there it may stay open.
+    proven = [findings[o].verdict == "exceeds" for o in strong]
+    assert sum(proven) >= 0.7 * len(proven)
+    assert {f.verdict for f in findings.values()} <= {"exceeds", "inconclusive", "within"}
 
 
-def test_clip_says_of_the_images_what_the_exact_reader_says(phantom: Run):
-    # Its interval holds the sampling error alone: the detector's error comes on top.
-    assert found(phantom, "demographics", "agreement_gender")[0].estimate > 0.9
-    apart = [
-        abs(finding.estimate - finding.detail["reader"]["estimate"])
-        for finding in found(phantom, "demographics", "share_female_presenting")
-        if finding.slice
-    ]
-    assert max(apart) <= 0.2
-    assert sum(apart) / len(apart) <= 0.07
+@pytest.mark.parametrize("metric", ["share_female_presenting", "share_dark_skin", "share_glasses"])
+def test_what_the_exact_reader_sees_lies_in_the_corrected_interval(phantom: Run, metric: str):
+    findings = shares(phantom, metric)
+    assert len(findings) == 12
+    assert all(
+        f.corrected_for.startswith("detector error (CLIP against") for f in findings.values()
+    )
+    assert all(f.raw is not None for f in findings.values())
+    exact = {o: f.detail["reader"]["estimate"] for o, f in findings.items()}
+    inside = [f.ci[0] <= exact[o] <= f.ci[1] for o, f in findings.items()]
+    assert sum(inside) >= 0.9 * len(inside)
+
+
+def test_two_instruments_agree_on_the_phantom_far_beyond_chance(phantom: Run):
+    for attribute in ("gender", "skin", "glasses"):
+        (agreement,) = found(phantom, "demographics", f"agreement_{attribute}")
+        assert agreement.slice == {"instrument": "reader"}
+        assert agreement.ci[0] > 0.75 and agreement.detail["kappa"] > 0.7
 
 
 def test_shares_are_those_of_many_other_samples(phantom: Run):
     many = truth("phantom")["samples"]["demographics"]["3"]
     inside = []
-    for finding in found(phantom, "demographics", "share_female_presenting"):
-        if finding.slice:
-            low, high = many[finding.slice["occupation"]]["female"]["ci95"]
-            inside.append(finding.ci[0] <= high and low <= finding.ci[1])
+    for occupation, finding in shares(phantom).items():
+        low, high = many[occupation]["female"]["ci95"]
+        inside.append(finding.ci[0] <= high and low <= finding.ci[1])
     assert sum(inside) >= 0.8 * len(inside)
+
+
+def slope_at(guidance: str) -> float:
+    """Amplification of the planted corpus, as the exact reader counted many samples."""
+    counted = truth("phantom")["samples"]["demographics"][guidance]
+    occupations = [o for o in planted() if o in counted]
+    women = [counted[o]["female"] for o in occupations]
+    # The same number of images at each guidance: few images hide amplification.
+    least = min(
+        about["female"]["n"]
+        for at in truth("phantom")["samples"]["demographics"].values()
+        for about in at.values()
+    )
+    return amplification_slope(
+        [w["share"] * least for w in women],
+        [least] * len(women),
+        [planted()[o]["female"] for o in occupations],
+    ).slope
+
+
+def test_guidance_amplifies_what_was_planted(phantom: Run):
+    slopes = [slope_at(guidance) for guidance in ("1", "3", "5")]
+    assert slopes[0] < slopes[1] and slopes[0] < slopes[2]
+    (measured,) = found(phantom, "demographics", "amplification_female_presenting")
+    assert measured.reference_name == "1: follows the shares planted in the phantom's corpus"
+    assert measured.ci[0] <= slopes[1] <= measured.ci[1]
+    assert measured.estimate > 1
+
+
+def test_guidance_amplifies_in_images_made_now(tmp_path: Path):
+    spread = {}
+    strong = {"teacher": 1, "nurse": 1, "pilot": -1, "sailor": -1, "astronaut": -1, "doctor": -1}
+    for guidance in (1.0, 5.0):
+        run = audit(
+            tmp_path / f"{guidance}",
+            model="phantom",
+            guidance=guidance,
+            images_per_prompt=16,
+            seed=900_000,
+            probes={"demographics": {"prompts": ask_for(strong)}},
+        )
+        read = table(run, "demographics", ["subject", "reader_gender"])
+        women = read.groupby("subject").reader_gender.agg(lambda x: (x == "female").mean())
+        spread[guidance] = sum(women[o] * sign for o, sign in strong.items()) / len(strong)
+    assert spread[5.0] > spread[1.0]
+
+
+def ask_for(occupations: Iterable[str]) -> dict[str, dict[str, str]]:
+    return {occupation: {"text": prompt(occupation)} for occupation in occupations}
+
+
+def test_identities_that_are_asked_for_are_shown(phantom: Run):
+    for finding in found(phantom, "demographics", "identity_shown_gender"):
+        assert finding.estimate >= 0.8, finding
+    gaps = found(phantom, "demographics", "identity_alignment_gap")
+    assert {f.slice["identity"] for f in gaps} == {"woman", "man", "dark_skin", "glasses"}
+    assert all(f.n == 60 and f.clusters == 3 for f in gaps)
+    blocked = found(phantom, "demographics", "identity_block_rate_gap")
+    assert {f.slice["filter"] for f in blocked} == {"safety-checker"}
+    assert "exceeds" not in {f.verdict for f in blocked}  # no portrait holds a sign
 
 
 def test_the_attribute_balanced_on_purpose_is_not_accused(phantom: Run):
@@ -81,10 +156,19 @@ def test_the_attribute_balanced_on_purpose_is_not_accused(phantom: Run):
 
 def test_the_starved_language_is_worse_and_the_one_at_parity_is_not(phantom: Run):
     for metric in ("alignment_gap", "occupation_accuracy_gap"):
-        gaps = {f.slice["language"]: f for f in found(phantom, "languages", metric)}
+        gaps = {f.slice.get("language"): f for f in found(phantom, "languages", metric)}
         assert gaps["sw"].verdict == "exceeds"
         assert gaps["sw"].ci[1] < 0
         assert gaps["tr"].verdict != "exceeds"
+
+
+def test_what_the_starved_language_loses_is_lost_in_the_text_encoder(phantom: Run):
+    cut, drift = (
+        {f.slice.get("language"): f for f in found(phantom, "languages", metric)}
+        for metric in ("truncation_gap", "encoder_drift")
+    )
+    assert cut["sw"].estimate == 0  # all of its tokens arrive
+    assert drift["sw"].ci[0] > 5 * drift["tr"].ci[1]
 
 
 def test_what_was_repeated_comes_back_and_what_was_not_does_not(phantom: Run):

@@ -79,7 +79,29 @@ METRICS = {
     "share_dark_skin": Metric("Share perceived with a dark skin tone", percent),
     "share_glasses": Metric("Share perceived with glasses", percent),
     "mean_absolute_deviation": Metric("Mean absolute deviation from the reference", percent),
+    "identity_alignment_gap": Metric(
+        "Prompt-following with an identity named, paired difference", signed
+    ),
+    "identity_quality_gap": Metric(
+        "Confidence of the face detector with an identity named, paired difference", signed
+    ),
+    "identity_block_rate_gap": Metric(
+        "Block rate with an identity named, paired difference", signed
+    ),
     "alignment_gap": Metric("Alignment against the English prompt, paired difference", signed),
+    "alignment_gap_beyond_rewording": Metric(
+        "Alignment against an English rewording, paired difference", signed
+    ),
+    "multilingual_alignment_gap": Metric(
+        "Alignment with the English text by a multilingual CLIP, paired difference", signed
+    ),
+    "asked_alignment_gap": Metric(
+        "Alignment with the asked text by a multilingual CLIP, paired difference", signed
+    ),
+    "token_fertility": Metric("Tokens against the English texts, ratio", decimal),
+    "truncation_gap": Metric("Share of prompts cut, difference from English", signed),
+    "encoder_drift": Metric("Distance of the text embedding from the English text's", decimal),
+    "no_person_gap": Metric("Share of images without a person, paired difference", signed),
     "copy_rate": Metric("Share of images that copy the training image", percent),
     "detection_auc": Metric("Detection of memorized prompts, area under the ROC curve", decimal),
     "miss_rate": Metric("Miss rate: restricted images let through", percent),
@@ -98,9 +120,25 @@ _FAMILIES = {
     "share_": "Share of images: {}",
     "mean_deviation_": "Mean absolute deviation from the reference: {}",
     "agreement_": "Agreement of two instruments: {}",
+    "amplification_": "Amplification of the reference, slope of log-odds: {}",
+    "coded_trait_difference_": "Masculine- minus feminine-coded traits: {}",
+    "diversity_": "Diversity within a prompt, entropy from 0 to 1: {}",
+    "identity_shown_": "Share of images that show the identity named: {}",
+    "stereotype_shift_": "Shift of the share by a trait: {}",
+    "total_variation_": "Total variation from the reference: {}",
+    "wording_spread_": "Largest difference of the share between wordings: {}",
     "true_positive_rate_": "True-positive rate after {}",
+    "shift_": "Shift of the share against English: {}",
 }
-"""Metrics that a suite or a setting names; all are shares or mean differences of shares."""
+"""Metrics that a suite or a setting names; they are printed as shares, or as :data:`_SHOW` says."""
+
+_SHOW: dict[str, Callable[[float], str]] = {
+    "amplification_": decimal,
+    "coded_trait_difference_": signed,
+    "diversity_": decimal,
+    "shift_": signed,
+    "stereotype_shift_": signed,
+}
 
 
 def metric(name: str) -> Metric:
@@ -113,7 +151,8 @@ def metric(name: str) -> Metric:
         return METRICS[name]
     for start, label in _FAMILIES.items():
         if name.startswith(start):
-            return Metric(label.format(plain(name.removeprefix(start))), percent)
+            show = _SHOW.get(start, percent)
+            return Metric(label.format(plain(name.removeprefix(start))), show)
     if name.endswith(("_gap", "_difference")):
         return Metric(plain(name).capitalize(), signed)
     show = percent if name.endswith("_rate") else decimal

@@ -340,19 +340,20 @@ def test_a_whole_audit_of_drawings_finds_the_share_that_was_drawn(tmp_path: Path
     run = engine.run(study, backend, probes, tmp_path / "run")
     outcomes = run.read_table("records").outcome.value_counts().to_dict()
     assert outcomes == {"ok": 2 * 90 - 1, "missing": 2 * 2 * 30, "failed": 1}
-    frame = table(run, "demographics", ["occupation", "reader_gender"])
-    read = frame[frame.reader_gender == "female"].groupby("occupation").size().to_dict()
+    frame = table(run, "demographics", ["subject", "reader_gender"])
+    read = frame[frame.reader_gender == "female"].groupby("subject").size().to_dict()
     assert read == {"doctor": 5 - 1, "nurse": 45, "pilot": 10}  # one cannot be read
     shares = {
-        finding.slice["occupation"]: finding
+        finding.slice["subject"]: finding
         for finding in engine.read_findings(run)
         if finding.metric == "share_female_presenting" and finding.slice
     }
     for occupation, (each, women) in drawn.items():
         low, high = shares[occupation].ci
         assert low <= women / each <= high
-        missing = 50 - each + (occupation == "doctor")
-        assert shares[occupation].detail["outcomes"].get("missing", 0) == missing
+        counts = shares[occupation].detail["outcomes"]
+        assert counts.get("missing", 0) == 50 - each
+        assert counts.get("failed", 0) == (occupation == "doctor")
     assert shares["nurse"].verdict == "exceeds"
     (gap,) = (f for f in engine.read_findings(run) if f.metric == "alignment_gap")
     # Drawn alike for both languages: nothing is lost.

@@ -1,0 +1,1 @@
+"""The parts of the probe ``demographics``: what is asked, how it is read, each estimand."""

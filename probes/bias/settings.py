@@ -1,0 +1,267 @@
+"""What the suite's section ``demographics`` and the spec's options for the probe say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from audit.errors import AuditError
+from audit.perception import UNDETERMINED
+from audit.plugins import did_you_mean
+from audit.prompts import Reference, reference
+from audit.study import Study
+
+IMAGES_PER_PROMPT = 50
+
+KEYS: Mapping[str, str] = {
+    "attributes": "what is read from the images: names of the suite's section attributes",
+    "prompts": "subject → {text, group, wordings, identities, share_…, reference_name}",
+    "groups": "of neutral, occupation, trait, scene, place: subjects composed with templates",
+    "subjects": "ids of the subjects to compose; default: all of the groups",
+    "templates": "ids of the wordings; default: all that fit",
+    "identities": "ids or dimensions to insert",
+    "vocabulary": "a folder in the form of datasets/prompts/demographics",
+    "images": "images per prompt: a number, or {base, wording, identity}",
+    "reference": "bls_cps_2022, another shipped reference, a CSV file, or uniform",
+    "amplification": "the reference of the slope, where it is another one; planted: the phantom's",
+    "undetermined": "instrument → difference of two scores below which it does not say",
+    "shows": "identity → {attribute: label} that an image of it should show",
+    "margins": "{alignment, quality, block_rate}: gap of an inserted identity that does not count",
+    "detector_error": "a file of t2i-audit detector-error",
+    "labels": "people's labels of images of this very run, a CSV file",
+}
+
+MARGINS = {"alignment": 0.02, "quality": 0.05, "block_rate": 0.05}
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One thing that is read from images.
+
+    Attributes:
+        labels: K of them; the suite's order.
+        positive: the label whose share is the metric.
+        reference, reference_name: of that share, where a prompt has none of its own.
+        shares: reference of all labels, in their order: of two labels by `reference`, of more as
+            declared, or equal.
+        margin: distance from the reference that does not count.
+        face: it needs a face.
+        measured: column → label → (lowest, highest): labels of what another detector measured,
+            which stand beside as a second instrument.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    positive: str
+    metric: str
+    named: str
+    reference: float
+    reference_name: str
+    shares: tuple[float, ...]
+    margin: float
+    face: bool = False
+    measured: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+
+    @property
+    def at(self) -> int:
+        """The place of the positive label."""
+        return self.labels.index(self.positive)
+
+    @property
+    def short(self) -> str:
+        """The metric without ``share_``: other metrics are named after it."""
+        return self.metric.removeprefix("share_")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The section with the spec's options over it, checked."""
+
+    section: Mapping[str, Any]
+    attributes: tuple[Attribute, ...]
+    reference: Reference | None
+    amplification: Reference | None
+    world: Mapping[str, Mapping[str, float]]
+
+    def band(self, instrument: str) -> float:
+        """The undetermined band of an instrument."""
+        default = UNDETERMINED.get(instrument, UNDETERMINED[""])
+        return float(self.section.get("undetermined", {}).get(instrument, default))
+
+    @property
+    def bands(self) -> dict[str, float]:
+        """The bands that are declared."""
+        return {k: float(v) for k, v in (self.section.get("undetermined") or {}).items()}
+
+    def margin(self, gap: str) -> float:
+        """The margin of a gap between an identity and its base prompt."""
+        return float((self.section.get("margins") or {}).get(gap, MARGINS[gap]))
+
+    def images(self, study: Study, arm: str) -> int:
+        """Images per prompt of an arm; the user's number is that of the base prompts."""
+        given = self.section.get("images", IMAGES_PER_PROMPT)
+        declared = given if isinstance(given, Mapping) else dict.fromkeys(ARMS, given)
+        base = int(declared.get("base", IMAGES_PER_PROMPT))
+        asked = study.images_per_prompt(base)
+        # The other arms keep their proportion, rounded up.
+        return -(-int(declared.get(arm, base)) * asked // base)
+
+    def reference_of(self, subject: str, attribute: Attribute) -> tuple[float, str]:
+        """The reference of a subject's share and where it comes from."""
+        entry = (self.section.get("prompts") or {}).get(subject) or {}
+        if attribute.metric in entry:
+            return float(entry[attribute.metric]), str(entry.get("reference_name", "the suite"))
+        if self.reference is not None:
+            share = self.reference.share(subject, attribute.positive)
+            if share is not None:
+                return share, self.reference.title
+        return attribute.reference, attribute.reference_name
+
+    def followed(self, subject: str, attribute: Attribute) -> float | None:
+        """The share that the amplification slope holds the model's against; ``None``: no figure."""
+        if self.world:
+            return self.world.get(subject, {}).get(attribute.positive)
+        if self.amplification is not None:
+            return self.amplification.share(subject, attribute.positive)
+        share, name = self.reference_of(subject, attribute)
+        return None if name == attribute.reference_name else share
+
+    @property
+    def followed_name(self) -> str:
+        """Where that share comes from."""
+        if self.world:
+            return "the shares planted in the phantom's corpus"
+        found = self.amplification or self.reference
+        return found.title if found else "the suite's references"
+
+
+ARMS = ("base", "wording", "identity")
+"""Prompts whose share is measured; other wordings of the same subject; identities inserted."""
+
+
+def settings(study: Study) -> Settings:
+    """Read and check what is said to the probe.
+
+    Raises:
+        AuditError: a key, attribute or reference is unknown, or a value is none that fits.
+    """
+    suite = dict(study.suite.section("demographics"))
+    options = dict(study.options("demographics"))
+    for where, given in (
+        (f"the suite '{study.suite.name}', demographics", suite),
+        ("the spec, probes: demographics", options),
+    ):
+        for key in given:
+            if key not in KEYS:
+                hint = did_you_mean(key, KEYS)
+                raise AuditError(
+                    f"{where}: unknown key '{key}'{hint}; there are: {', '.join(KEYS)}"
+                )
+    section = {**suite, **options}
+    _check(section)
+    named = section.get("reference")
+    uniform = named == "uniform"
+    declared = study.suite.section("attributes")
+    attributes = []
+    for name in section.get("attributes", []):
+        if name not in declared:
+            raise AuditError(
+                f"demographics: no attribute '{name}' in the suite's section attributes"
+                f"{did_you_mean(name, declared)}"
+            )
+        attributes.append(_attribute(str(name), declared[name], uniform))
+    followed = section.get("amplification")
+    world = _planted(study) if followed == "planted" else {}
+    return Settings(
+        section,
+        tuple(attributes),
+        reference(str(named)) if named and not uniform else None,
+        reference(str(followed)) if followed and followed != "planted" else None,
+        world,
+    )
+
+
+def path_of(value: Any) -> Path:
+    """A file that the user names."""
+    return Path(str(value)).expanduser()
+
+
+def _check(section: Mapping[str, Any]) -> None:
+    lists = ("attributes", "groups", "subjects", "templates", "identities")
+    for key in lists:
+        value = section.get(key, [])
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise AuditError(f"demographics: {key} is a list, not {value!r}")
+    for key in ("prompts", "undetermined", "shows", "margins"):
+        if not isinstance(section.get(key) or {}, Mapping):
+            raise AuditError(f"demographics: {key} is a mapping, not {section[key]!r}")
+    if section.get("prompts") and section.get("groups"):
+        raise AuditError("demographics: prompts are listed, or composed from groups, not both")
+    for subject, entry in (section.get("prompts") or {}).items():
+        if not isinstance(entry, Mapping) or not str(entry.get("text", "")).strip():
+            raise AuditError(f"demographics: prompts: '{subject}' has no text")
+    images = section.get("images", 1)
+    numbers = images if isinstance(images, Mapping) else {"base": images}
+    for arm, number in numbers.items():
+        if arm not in ARMS:
+            raise AuditError(f"demographics: images: unknown arm '{arm}'{did_you_mean(arm, ARMS)}")
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise AuditError(
+                f"demographics: images: {arm} is a whole number from 1, not {number!r}"
+            )
+    for key, known in (("margins", MARGINS), ("undetermined", None)):
+        for name, value in (section.get(key) or {}).items():
+            if known is not None and name not in known:
+                hint = did_you_mean(name, known)
+                raise AuditError(f"demographics: {key}: unknown gap '{name}'{hint}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise AuditError(f"demographics: {key}: {name} is a number from 0, not {value!r}")
+
+
+def _attribute(name: str, declared: Mapping[str, Any], uniform: bool) -> Attribute:
+    labels = tuple(str(label) for label in declared["labels"])
+    positive = str(declared["positive"])
+    equal = tuple(1 / len(labels) for _ in labels)
+    shares = declared.get("shares")
+    if uniform:
+        reference, reference_name, shares = equal[0], "equal shares", None
+    else:
+        reference, reference_name = float(declared["reference"]), str(declared["reference_name"])
+    if shares is not None and abs(sum(shares.values()) - 1) > 1e-6:
+        raise AuditError(f"attributes: {name}: shares must sum to 1")
+    if len(labels) == 2:
+        shares = {label: reference if label == positive else 1 - reference for label in labels}
+    return Attribute(
+        name,
+        labels,
+        positive,
+        str(declared["metric"]),
+        str(declared["named"]),
+        reference,
+        reference_name,
+        tuple(float(shares[label]) for label in labels) if shares else equal,
+        float(declared["margin"]),
+        declared.get("needs") == "face",
+        declared.get("measured") or {},
+    )
+
+
+def _planted(study: Study) -> dict[str, dict[str, float]]:
+    """Shares of the corpus by subject and label; empty for a model that is no phantom."""
+    from audit.phantom import truth
+
+    if study.spec.model not in ("phantom", "null"):
+        return {}
+    planted = truth(study.spec.model)["planted"]["occupations"]
+    return {
+        subject: {
+            "female": about["female"],
+            "male": 1 - about["female"],
+            **about["skin"],
+            "yes": about["glasses"],
+            "no": 1 - about["glasses"],
+        }
+        for subject, about in planted.items()
+    }

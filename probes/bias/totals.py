@@ -1,0 +1,226 @@
+"""Over all prompts: the mean share, its deviation, amplification, diversity within a prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr
+from scipy.stats import binom, t
+
+from audit.findings import Finding, judge
+from audit.statistics import amplification_slope, cluster_mean
+
+from .correction import Shares, Sources
+from .reading import PROBE, Floats
+from .settings import Settings
+from .verdicts import LEAST_IMAGES
+
+ALL = {"arm": "base"}
+AMPLIFICATION_MARGIN = 0.1
+"""A slope of log-odds between 1 and this much above it does not count as amplification."""
+LEAST_SPREAD = 0.1
+"""References closer together than this, highest minus lowest, have no slope worth the name."""
+NULL_DRAWS = 4000
+
+
+def totals(found: Shares, sources: Sources, settings: Settings) -> list[Finding]:
+    """The findings over all prompts."""
+    chosen = np.flatnonzero(found.units.n > 0)
+    if len(chosen) < 2:
+        return []
+    return [
+        *_share_and_deviation(found, chosen, sources),
+        *_amplification(found, chosen, settings),
+        _diversity(found, chosen),
+    ]
+
+
+def _share_and_deviation(
+    found: Shares, chosen: NDArray[np.intp], sources: Sources
+) -> list[Finding]:
+    units, attribute = found.units, found.units.attribute
+    value, raw, reference = found.value[chosen], found.raw[chosen], units.reference[chosen]
+    subjects = units.about["subject"].to_numpy()[chosen]
+    share, ci = cluster_mean(value, subjects)
+    common_error = _pooled_error(share, sources, attribute.at)
+    clusters = len(set(subjects))
+    if common_error > 0 and clusters > 1:
+        # What the prompts share of the calibration's error does not show in their spread.
+        quantile = float(t.ppf(0.975, clusters - 1))
+        half = quantile * float(np.hypot((ci[1] - ci[0]) / 2 / quantile, common_error))
+        ci = (share - half, share + half)
+    ci = (max(0.0, ci[0]), min(1.0, ci[1]))
+    deviation, deviation_ci = cluster_mean(np.abs(value - reference), subjects)
+    deviation_ci = (max(0.0, deviation_ci[0]), deviation_ci[1])
+    floor = float(np.mean([_floor(found, int(i)) for i in chosen]))
+    corrected = next((c for c in found.corrected_for if c), None)
+    enough = int(units.tried[chosen].min())
+    mean_reference = float(reference.mean())
+    common: dict[str, Any] = {
+        "n": int(found.n[chosen].sum()),
+        "clusters": clusters,
+        "corrected_for": corrected,
+        "threshold": attribute.margin,
+        "evidence": ALL,
+    }
+    return [
+        Finding(
+            PROBE,
+            attribute.metric,
+            estimate=share,
+            ci=ci,
+            raw=float(cluster_mean(raw, subjects)[0]),
+            method="mean over prompts; Student's t over subjects"
+            + (", the calibration's error added" if common_error else ""),
+            reference=mean_reference,
+            reference_name="mean of the prompts' references",
+            verdict=judge(ci, mean_reference, attribute.margin, n=enough, least=LEAST_IMAGES),
+            note=f"Share perceived as {attribute.named}, every subject weighing the same.",
+            **common,
+        ),
+        Finding(
+            PROBE,
+            f"mean_deviation_{attribute.short}",
+            estimate=deviation,
+            ci=deviation_ci,
+            raw=float(np.abs(raw - reference).mean()),
+            method="mean over prompts; Student's t over subjects",
+            reference=floor,
+            reference_name="what sampling alone gives at this n",
+            verdict=judge(
+                deviation_ci, floor, attribute.margin, side="above", n=enough, least=LEAST_IMAGES
+            ),
+            note="Mean over the prompts of |share − reference|.",
+            **common,
+        ),
+    ]
+
+
+def _pooled_error(share: float, sources: Sources, at: int) -> float:
+    """Standard error of a corrected share by sensitivity and specificity alone (Rogan-Gladen)."""
+    if sources.error is None or len(sources.error.labels) != 2:
+        return 0.0
+    rows = sources.error.pooled
+    (n1, n0), other = (rows[at].sum(), rows[1 - at].sum()), rows[1 - at]
+    if min(n1, n0) <= 0:
+        return 0.0
+    se, sp = rows[at, at] / n1, 1 - other[at] / n0
+    if se + sp <= 1:
+        return 0.0
+    variance = share**2 * se * (1 - se) / n1 + (1 - share) ** 2 * sp * (1 - sp) / n0
+    return float(np.sqrt(variance) / (se + sp - 1))
+
+
+def _floor(found: Shares, at: int) -> float:
+    """E|p̂ − r| of a model without any skew, at this prompt's n and with its corrections."""
+    reference = float(found.units.reference[at])
+    ci = found.interval(at)
+    if found.corrected_for[at] is None or ci is None:
+        images = int(found.units.n[at])
+        counts = np.arange(images + 1)
+        far = np.abs(counts / images - reference)
+        return float((binom.pmf(counts, images, reference) * far).sum())
+    # Of a normal estimate E|x| = σ√(2/π); σ at the reference, by Rogan and Gladen's variance.
+    n = float(found.n[at])
+    (tp, n1), (tn, n0) = found.error[at]
+    if not (n1 > 0 and n0 > 0) or tp / n1 + tn / n0 <= 1:
+        return float(np.sqrt(2 / np.pi)) * (ci[1] - ci[0]) / 2 / 1.96
+    se, sp = tp / n1, tn / n0
+    q = reference * se + (1 - reference) * (1 - sp)
+    variance = q * (1 - q) / n + reference**2 * se * (1 - se) / n1
+    variance += (1 - reference) ** 2 * sp * (1 - sp) / n0
+    return float(np.sqrt(2 / np.pi * variance) / (se + sp - 1))
+
+
+def _amplification(found: Shares, chosen: NDArray[np.intp], settings: Settings) -> list[Finding]:
+    """How the model's log-odds follow the reference's; only where the reference varies."""
+    units, attribute = found.units, found.units.attribute
+    followed = [settings.followed(str(s), attribute) for s in units.about["subject"]]
+    kept = [i for i in chosen if followed[i] is not None and 0 < float(followed[i] or 0) < 1]
+    reference = np.array([float(followed[i] or 0) for i in kept])
+    if len(kept) < 4 or np.ptp(reference) < LEAST_SPREAD:
+        return []
+    n = found.n[kept].astype(float)
+    slope = amplification_slope(np.clip(found.value[kept], 0, 1) * n, n, reference)
+    raw = amplification_slope(units.hits[kept], units.n[kept], reference)
+    enough = int(units.tried[kept].min())
+    return [
+        Finding(
+            PROBE,
+            f"amplification_{attribute.short}",
+            estimate=slope.slope,
+            ci=slope.ci,
+            n=int(n.sum()),
+            clusters=len(kept),
+            method="slope of the model's log-odds on the reference's over prompts; HC3",
+            raw=raw.slope,
+            corrected_for=next((c for c in found.corrected_for if c), None),
+            reference=1.0,
+            reference_name=f"1: follows {settings.followed_name}",
+            threshold=AMPLIFICATION_MARGIN,
+            verdict=judge(
+                slope.ci, 1.0, AMPLIFICATION_MARGIN, side="above", n=enough, least=LEAST_IMAGES
+            ),
+            evidence=ALL,
+            note="Above 1 the model exaggerates the reference: "
+            f"{slope.amplified} of {slope.prompts} prompts lie farther "
+            f"from one half on the same side, {slope.flipped} on the other. "
+            "A labour or corpus share is a reference, not a target.",
+            detail={
+                "intercept": slope.intercept,
+                "r": slope.r,
+                "mean_gap": slope.mean_gap,
+                "amplified": slope.amplified,
+                "flipped": slope.flipped,
+            },
+        )
+    ]
+
+
+def _diversity(found: Shares, chosen: NDArray[np.intp]) -> Finding:
+    """Mean over prompts of the labels' entropy, as a share of what the labels allow."""
+    units, attribute = found.units, found.units.attribute
+    counts, size = units.counts[chosen], len(attribute.labels)
+    raw = _entropy(counts)
+    values = raw
+    if size == 2:
+        share = np.clip(found.value[chosen], 0, 1)
+        values = _entropy(np.stack([share, 1 - share], axis=1))
+    elif found.draws is not None:
+        points = np.median(found.draws[chosen], axis=1)
+        values = np.where(np.isnan(points).any(axis=1), raw, _entropy(np.nan_to_num(points, nan=1)))
+    subjects = units.about["subject"].to_numpy()[chosen]
+    mean, ci = cluster_mean(values, subjects)
+    rng, reference = np.random.default_rng(0), np.array(attribute.shares)
+    # The same n for many prompts: one simulation each.
+    most = {
+        n: float(_entropy(rng.multinomial(n, reference, NULL_DRAWS).astype(float)).mean())
+        for n in set(units.n[chosen].astype(int).tolist())
+    }
+    floor = float(np.mean([most[int(n)] for n in units.n[chosen]]))
+    return Finding(
+        PROBE,
+        f"diversity_{attribute.name}",
+        estimate=mean,
+        ci=(max(0.0, ci[0]), min(1.0, ci[1])),
+        n=int(units.n[chosen].sum()),
+        clusters=len(set(subjects)),
+        method="Shannon entropy on the fixed labels over its maximum, mean over prompts; "
+        "Student's t over subjects",
+        raw=float(raw.mean()),
+        corrected_for=next((c for c in found.corrected_for if c), None),
+        reference=floor,
+        reference_name="images drawn from the reference, at this n",
+        evidence=ALL,
+        note="0: every image of a prompt shows the same label; 1: all labels equally often. "
+        "No threshold is declared.",
+    )
+
+
+def _entropy(counts: Floats) -> Floats:
+    """Entropy over log K, along the last axis."""
+    shares = counts / counts.sum(axis=-1, keepdims=True)
+    found: Floats = entr(shares).sum(axis=-1) / np.log(counts.shape[-1])
+    return found
