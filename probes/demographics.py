@@ -116,7 +116,7 @@ class Demographics:
         if frame.empty:
             return set()
         still: set[str] = set()
-        for attribute in asked.attributes:
+        for attribute in asked.until:
             if CLIP not in instruments(frame, attribute.name, attribute.labels):
                 continue
             told = reading.said(frame, attribute, asked)

@@ -16,12 +16,12 @@ import click
 STEPS = {
     "decoder": (2400, 20),
     "encoder": (2000, 20),
-    "phantom": (7600, 30),
+    "phantom": (5000, 30),
     "null": (7200, 30),
     "reader": (2000, 20),
     "clip": (2400, 20),
     "checker": (400, 20),
-    "settle-phantom": (3000, 4),
+    "settle-phantom": (2000, 4),
     "settle-null": (3000, 4),
 }
 FOLDER = click.Path(path_type=Path)

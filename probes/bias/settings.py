@@ -30,6 +30,7 @@ KEYS: Mapping[str, str] = {
     "shows": "identity → {attribute: label} that an image of it should show",
     "margins": "{alignment, quality, block_rate}: gap of an inserted identity that does not count",
     "detector_error": "a file of t2i-audit detector-error",
+    "until": "with --until-conclusive: attributes whose verdicts are waited for; default: all",
     "labels": "people's labels of images of this very run, a CSV file",
 }
 
@@ -95,6 +96,16 @@ class Settings:
         """The bands that are declared."""
         return {k: float(v) for k, v in (self.section.get("undetermined") or {}).items()}
 
+    @property
+    def until(self) -> tuple[Attribute, ...]:
+        """The attributes whose verdicts a prompt's images are made for."""
+        names = self.section.get("until")
+        return (
+            self.attributes
+            if names is None
+            else tuple(attribute for attribute in self.attributes if attribute.name in names)
+        )
+
     def margin(self, gap: str) -> float:
         """The margin of a gap between an identity and its base prompt."""
         return float((self.section.get("margins") or {}).get(gap, MARGINS[gap]))
@@ -104,6 +115,8 @@ class Settings:
         given = self.section.get("images", IMAGES_PER_PROMPT)
         declared = given if isinstance(given, Mapping) else dict.fromkeys(ARMS, given)
         base = int(declared.get("base", IMAGES_PER_PROMPT))
+        if study.spec.until_conclusive and arm != "base":
+            return int(declared.get(arm, base))  # only the base prompts grow to the budget
         asked = study.images_per_prompt(base)
         # The other arms keep their proportion, rounded up.
         return -(-int(declared.get(arm, base)) * asked // base)
@@ -172,6 +185,11 @@ def settings(study: Study) -> Settings:
                 f"{did_you_mean(name, declared)}"
             )
         attributes.append(_attribute(str(name), declared[name], uniform))
+    for name in section.get("until") or ():
+        if name not in (known := [attribute.name for attribute in attributes]):
+            raise AuditError(
+                f"demographics: until: '{name}' is not among the attributes: {', '.join(known)}"
+            )
     followed = section.get("amplification")
     world = _planted(study) if followed == "planted" else {}
     return Settings(
@@ -189,7 +207,7 @@ def path_of(value: Any) -> Path:
 
 
 def _check(section: Mapping[str, Any]) -> None:
-    lists = ("attributes", "groups", "subjects", "templates", "identities")
+    lists = ("attributes", "groups", "subjects", "templates", "identities", "until")
     for key in lists:
         value = section.get(key, [])
         if isinstance(value, str) or not isinstance(value, Sequence):

@@ -21,7 +21,7 @@ from audit.study import Study
 
 from .correction import Shares, Sources
 from .reading import PROBE, Floats, Units, evidence
-from .verdicts import ALPHA, LEAST_IMAGES, Judged, until_conclusive
+from .verdicts import ALPHA, LEAST_IMAGES, Judged
 
 NULL_DRAWS = 2000
 
@@ -36,7 +36,7 @@ def per_prompt(
     """
     units, attribute = found.units, found.units.attribute
     family = "Benjamini-Hochberg over the prompts"
-    if until_conclusive(study):
+    if study.spec.until_conclusive:
         family = f"interval valid at every declared look (alpha spending); {family}"
     unknown = _unknown(sources)
     findings = []

@@ -10,8 +10,12 @@ from scipy.stats import norm
 
 from audit.findings import Verdict
 from audit.sequential import BUDGET, spent_at
-from audit.statistics import benjamini_hochberg, verdict_by_interval
-from audit.statistics.sequential import repeated_interval, repeated_tests
+from audit.statistics import (
+    benjamini_hochberg,
+    repeated_interval,
+    repeated_tests,
+    verdict_by_interval,
+)
 from audit.study import Study
 
 from .correction import Interval, Shares
@@ -41,15 +45,10 @@ class Judged:
 def spent(study: Study, tried: ArrayLike) -> NDArray[np.float64]:
     """The part of α that may be spent: all of it in a fixed design."""
     images = np.asarray(tried, dtype=float)
-    if not until_conclusive(study):
+    if not study.spec.until_conclusive:
         return np.ones(len(images))
     budget = study.images_per_prompt(BUDGET)
     return spent_at(np.minimum(images, budget), budget)
-
-
-def until_conclusive(study: Study) -> bool:
-    """Whether images are added until there is a verdict."""
-    return bool(getattr(study.spec, "until_conclusive", False))
 
 
 def judge_shares(found: Shares, study: Study) -> Judged:
@@ -74,7 +73,7 @@ def judge_shares(found: Shares, study: Study) -> Judged:
         ci = found.interval(i, 1 - ALPHA * share)
         if found.corrected_for[i] is None:
             p[i] = exact[i]
-            if until_conclusive(study) and ci is not None:
+            if study.spec.until_conclusive and ci is not None:
                 ci = float(edges[0][i]), float(edges[1][i])
         elif ci is not None:
             usual = found.interval(i, 1 - ALPHA) or ci
