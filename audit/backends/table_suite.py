@@ -83,7 +83,11 @@ def _occupations(
         for prompt in listed:
             # A slice is one prompt: two wordings of one occupation stand side by side.
             key = name if len(listed) == 1 else f"{name}: {prompt}"
-            entries[key] = {**references.get(name, {}), "text": prompt}
+            known = references.get(name, {})
+            kept = {k: v for k, v in known.items() if k.startswith("share_")}
+            if "reference_name" in known:
+                kept["reference_name"] = known["reference_name"]
+            entries[key] = {**kept, "text": prompt}
     return entries
 
 

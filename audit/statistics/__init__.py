@@ -4,7 +4,7 @@ from .agreement import krippendorff_alpha
 from .amplification import Amplification, amplification_slope
 from .calibration import Brier, Calibration, brier_score, calibration_error
 from .clusters import cluster_mean, paired_difference
-from .corrections import Corrected, correct_shares, rogan_gladen
+from .corrections import Corrected, correct_shares, likeliest_shares, rogan_gladen
 from .crossed import crossed_bootstrap, two_way_difference, two_way_mean
 from .curves import average_precision, precision_recall_curve, roc_curve
 from .divergence import (
@@ -77,6 +77,7 @@ __all__ = [
     "jensen_shannon",
     "krippendorff_alpha",
     "kullback_leibler",
+    "likeliest_shares",
     "manski_bounds",
     "mcnemar",
     "mean_absolute_deviation",

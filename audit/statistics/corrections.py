@@ -120,16 +120,26 @@ def correct_shares(
         empty = int(np.flatnonzero(m.sum(axis=1) == 0)[0])
         raise ValueError(f"class {empty} has no labelled image: its errors are unknown")
     normal_quantile(level)
-    estimate = _likeliest((c / c.sum())[None], (m / m.sum(axis=1, keepdims=True))[None])[0]
+    estimate = likeliest_shares((c / c.sum())[None], (m / m.sum(axis=1, keepdims=True))[None])[0]
     rng = np.random.default_rng(seed)
     q = rng.dirichlet(c + 1 / classes, draws)
     rows = np.stack([rng.dirichlet(row + 1 / classes, draws) for row in m], axis=1)
     tails = [0.5 - level / 2, 0.5 + level / 2]
-    return estimate, np.quantile(_likeliest(q, rows), tails, axis=0).T
+    return estimate, np.quantile(likeliest_shares(q, rows), tails, axis=0).T
 
 
-def _likeliest(q: Floats, m: Floats, steps: int = 500, tolerance: float = 1e-7) -> Floats:
-    """EM for B problems at once: q (B, K), m (B, K, K); it starts near the inverse, its answer."""
+def likeliest_shares(q: Floats, m: Floats, steps: int = 500, tolerance: float = 1e-7) -> Floats:
+    """The likeliest shares of B problems at once: see :func:`correct_shares`.
+
+    EM, which starts near the inverse qᵀM⁻¹ and ends there where that is a distribution.
+
+    Args:
+        q: shape (B, K), shares of images called each class.
+        m: shape (B, K, K), rows the truth, columns what is called; rows sum to 1.
+
+    Returns:
+        shape (B, K).
+    """
     start = np.einsum("bj,bjk->bk", q, np.linalg.pinv(m))
     p: Floats = np.maximum(start, 1e-3 / q.shape[1])
     p /= p.sum(axis=1, keepdims=True)

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from audit.detector_error import Confusion
 from audit.perception import WITHOUT
 from audit.statistics import (
+    likeliest_shares,
     paired_proportions,
     prediction_powered_mean,
     rogan_gladen,
     wilson,
 )
-from audit.statistics.corrections import _likeliest
 
 from .reading import Floats, Units
 
@@ -186,7 +186,7 @@ def _quantiles(draws: Floats) -> Callable[[float], Interval]:
 def _point(counts: Floats, rows: Floats) -> Floats:
     """The likeliest shares, shape (K,), as :func:`audit.statistics.correct_shares` has them."""
     m = rows / rows.sum(axis=1, keepdims=True)
-    found: Floats = _likeliest((counts / counts.sum())[None], m[None])[0]
+    found: Floats = likeliest_shares((counts / counts.sum())[None], m[None])[0]
     return found
 
 
@@ -200,7 +200,7 @@ def _many(counts: Floats, rows: Floats) -> Floats:
     # Only draws whose inverse is no distribution need the search, and few steps of it: what is
     # left is smaller than the spread of the draws.
     if outside.any():
-        found[outside] = _likeliest(q[outside], m[outside], steps=50)
+        found[outside] = likeliest_shares(q[outside], m[outside], steps=50)
     return found
 
 
