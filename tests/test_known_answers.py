@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from audit.card import write
 from audit.evidence import select, table
 from audit.findings import Finding
 from audit.phantom import truth
-from audit.phantom.vocabulary import prompt
 from audit.spec import Spec
 from audit.statistics import amplification_slope
 from audit.store import Run
@@ -114,28 +112,6 @@ def test_guidance_amplifies_what_was_planted(phantom: Run):
     assert measured.reference_name == "1: follows the shares planted in the phantom's corpus"
     assert measured.ci[0] <= slopes[1] <= measured.ci[1]
     assert measured.estimate > 1
-
-
-def test_guidance_amplifies_in_images_made_now(tmp_path: Path):
-    spread = {}
-    strong = {"teacher": 1, "nurse": 1, "pilot": -1, "sailor": -1, "astronaut": -1, "doctor": -1}
-    for guidance in (1.0, 5.0):
-        run = audit(
-            tmp_path / f"{guidance}",
-            model="phantom",
-            guidance=guidance,
-            images_per_prompt=16,
-            seed=900_000,
-            probes={"demographics": {"prompts": ask_for(strong)}},
-        )
-        read = table(run, "demographics", ["subject", "reader_gender"])
-        women = read.groupby("subject").reader_gender.agg(lambda x: (x == "female").mean())
-        spread[guidance] = sum(women[o] * sign for o, sign in strong.items()) / len(strong)
-    assert spread[5.0] > spread[1.0]
-
-
-def ask_for(occupations: Iterable[str]) -> dict[str, dict[str, str]]:
-    return {occupation: {"text": prompt(occupation)} for occupation in occupations}
 
 
 def test_identities_that_are_asked_for_are_shown(phantom: Run):

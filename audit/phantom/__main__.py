@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-# Steps of the shipped weights, and of a smoke training.
+# Steps of a training, and of a smoke training.
 STEPS = {
     "decoder": (2400, 20),
     "encoder": (2000, 20),

@@ -42,8 +42,13 @@ def build() -> Any:
         [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Letters that end a word get their numbers here. The trainer numbers those that it is not given
+    # in the order of a hash map, and equally frequent pairs are merged in the order of the numbers:
+    # every call would build another vocabulary.
+    letters = [*alphabet, *(letter + "</w>" for letter in alphabet)]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - 2 - len(alphabet),
+        vocab_size=VOCABULARY - 2,
+        special_tokens=letters,
         initial_alphabet=alphabet,
         end_of_word_suffix="</w>",
         show_progress=False,
@@ -52,7 +57,7 @@ def build() -> Any:
     import json
 
     model = json.loads(raw.to_str())["model"]
-    tokens = list(dict.fromkeys([*alphabet, *(a + "</w>" for a in alphabet), *model["vocab"]]))
+    tokens = list(dict.fromkeys([*letters, *model["vocab"]]))
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocab = {token: i for i, token in enumerate(tokens)}
     merges: Any = [tuple(m) for m in model["merges"]]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from audit.phantom import pipeline, samples, settling
+from audit.phantom import pipeline, samples, settling, tokens
 from audit.phantom import vocabulary as v
 from audit.phantom.__main__ import main
 
@@ -44,6 +44,14 @@ def test_a_killed_training_goes_on_and_ends_with_a_pipeline(tmp_path: Path) -> N
     opened = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline")
     made = samples.generate(opened, [samples.Sample("smoke", "a portrait of a judge", 0)], steps=2)
     assert made.shape == (1, 64, 64, 3)
+
+
+def test_the_vocabulary_is_the_same_each_time_it_is_built() -> None:
+    first, second = tokens.build(), tokens.build()
+    assert first.get_vocab() == second.get_vocab()
+    assert len(first) == tokens.VOCABULARY
+    captions = [v.prompt("doctor", language) for language in v.LANGUAGES]
+    assert (tokens.encode(first, captions) == tokens.encode(second, captions)).all()
 
 
 def test_settling_takes_off_what_the_samples_show_where_the_corpus_is_balanced() -> None:
