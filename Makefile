@@ -13,7 +13,7 @@ audit: $(VENV)/.made
 	@echo "The dashboard:  $(BIN)/t2i-audit view $(RUN)"
 
 test: $(VENV)/.made-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.made-dev
 	$(BIN)/ruff check .

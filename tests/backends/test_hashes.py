@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -96,9 +98,13 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
     assert sha256_file(large) == expected
 
 
-def test_processes_share_the_cache_without_harm(tmp_path: Path, cache: Path) -> None:
+def test_processes_share_the_cache_without_harm(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from multiprocessing import get_context
 
+    # A new process runs the main module again, which a Streamlit test may have left behind.
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     paths = []
     for index in range(12):
         path = tmp_path / f"{index}.safetensors"
