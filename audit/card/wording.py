@@ -16,6 +16,9 @@ from audit.findings import Finding
 MANY = 4
 """Values of one column that an address in a table names one by one."""
 
+NOTHING = 1e-6
+"""What lies nearer to 0 or to an edge than this is shown as there."""
+
 UNWRITTEN = "To be written by the developers."
 
 VERDICTS = {
@@ -37,8 +40,8 @@ class Metric:
 def percent(value: float) -> str:
     """A share; near 0 and 1 with two significant digits, so that rare is not shown as never.
 
-    >>> percent(0.2412), percent(0.0003), percent(1), percent(0.99987)
-    ('24.1%', '0.03%', '100.0%', '99.987%')
+    >>> percent(0.2412), percent(0.0003), percent(1), percent(0.99987), percent(4e-12)
+    ('24.1%', '0.03%', '100.0%', '99.987%', '0.0%')
     """
     return _digits(100 * value, 1, edge=100) + "%"
 
@@ -58,14 +61,14 @@ def signed(value: float) -> str:
     >>> signed(0.0412), signed(-0.0412), signed(0)
     ('+0.041', '−0.041', '0.000')
     """
-    return ("+" if value > 0 else "") + decimal(value)
+    return ("+" if value > NOTHING else "") + decimal(value)
 
 
 def _digits(value: float, places: int, edge: float) -> str:
     size = abs(value)
     least = 10.0**-places
     distance = min(size, abs(edge - size))
-    if 0 < distance < least:
+    if NOTHING < distance < least:
         # Two significant digits of the distance from 0 or from the edge.
         places = max(places, 1 - int(f"{distance:e}".split("e")[1]))
         shown = f"{size:.{places}f}".rstrip("0")
