@@ -9,6 +9,7 @@ counts and, by as much as these are few, from those of all subjects (partial poo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -272,6 +273,4 @@ def _confusion(found: Mapping[str, Any]) -> Confusion:
 
 
 def _flat_matrices(text: str) -> str:
-    import re
-
     return re.sub(r"\[[\d,\s\[\]]*\]", lambda match: re.sub(r"\s+", " ", match[0]), text)

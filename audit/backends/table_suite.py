@@ -83,10 +83,8 @@ def _occupations(
         for prompt in listed:
             # A slice is one prompt: two wordings of one occupation stand side by side.
             key = name if len(listed) == 1 else f"{name}: {prompt}"
-            known = references.get(name, {})
-            kept = {k: v for k, v in known.items() if k.startswith("share_")}
-            if "reference_name" in known:
-                kept["reference_name"] = known["reference_name"]
+            known = references.get(name, {}).items()
+            kept = {k: v for k, v in known if k.startswith("share_") or k == "reference_name"}
             entries[key] = {**kept, "text": prompt}
     return entries
 

@@ -8,11 +8,11 @@ import pandas as pd
 from audit.findings import Finding, judge
 from audit.statistics import (
     benjamini_hochberg,
+    cluster_mean,
     equivalence,
     equivalence_of_pairs,
     two_way_difference,
 )
-from audit.statistics.clusters import cluster_mean
 
 from .reading import PROBE, Floats
 from .settings import Attribute
@@ -100,14 +100,8 @@ def _paired(
 def _coded(traits: pd.DataFrame, attribute: Attribute) -> list[Finding]:
     """Masculine- minus feminine-coded words: the words are the sample, and the seeds."""
     rows = traits[traits.coded.isin(["masculine", "feminine"])]
-    if (
-        rows.groupby("coded")["subject"]
-        .nunique()
-        .reindex(["masculine", "feminine"])
-        .fillna(0)
-        .min()
-        < 2
-    ):
+    words = rows.groupby("coded")["subject"].nunique()
+    if len(words) < 2 or words.min() < 2:
         return []
     treated = (rows["coded"] == "masculine").to_numpy()
     contrast, ci = two_way_difference(rows["hit"], treated, rows["subject"], rows["index"])
