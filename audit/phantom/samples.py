@@ -23,7 +23,7 @@ from audit.phantom import vocabulary as v
 SEED = 70_000
 BATCH = 16
 SHARES = {
-    "phantom": {3.0: 80, 1.0: 40, 5.0: 40},
+    "phantom": {3.0: 80, 1.0: 80, 5.0: 80},
     "null": {3.0: 80, 1.0: 20, 5.0: 20},
 }
 """Samples per occupation and guidance scale of prompts that say the occupation only."""

@@ -9,11 +9,14 @@ out; each of a pair counts by the odds that are wanted, corrected by what the sa
 Only what was planted as balanced is corrected (all of the null phantom; of the phantom glasses, and
 gender and skin where they are even). Planted skews are left to what training made of them.
 
+The correction swings about what it aims at, and where it stops is chance; so the model that is kept
+is the one whose reading in the second stage came nearest.
+
 A few dozen rows are enough for so small a model to learn a language. Before it settles, the phantom
 therefore forgets the words that only the starved language has.
 
-Trained for 7,600 steps instead of 5,000, the phantom gives captions that it saw once back too
-often.
+How long the phantom trains before is a matter of thousands of steps: after 5,000 it does not always
+show the skin that is asked for, after 7,600 it gives captions that it saw once back too often.
 """
 
 from __future__ import annotations
@@ -23,7 +26,6 @@ import math
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,11 +36,10 @@ from torch import nn
 from audit.phantom import corpus, diffusion, instruments, latents, pipeline, samples, tokens
 from audit.phantom import vocabulary as v
 from audit.phantom.checkpoints import save
-from audit.phantom.drawing import Look, draw
+from audit.phantom.drawing import draw
 from audit.phantom.reader import Reader
+from audit.phantom.unsaid import VALUES, Correction, pair
 
-DROPPED = 0.2
-"""Guidance takes what no caption gives off, so its balance counts twice; it is drawn more often."""
 NOISY_SHARE = 0.7
 """What is unsaid is decided in the noisy steps."""
 ROUND = 250
@@ -48,11 +49,6 @@ SEED = 900_000
 STARVED = "sw"
 UNTRAINED = 0.02
 """Deviation of CLIPTextModel's own first embeddings."""
-VALUES: Mapping[str, tuple[Any, ...]] = {
-    "gender": v.GENDERS,
-    "skin": v.SKINS,
-    "glasses": (True, False),
-}
 
 
 class Stage(NamedTuple):
@@ -76,103 +72,6 @@ class Stage(NamedTuple):
 
 STAGES = (Stage(0.5, 2e-4, 0.99, 0.3, 40), Stage(0.5, 5e-5, 0.997, 0.15, 64))
 """The first finds the way; the second is not shaken by its steps or by chance in what is read."""
-
-Pair = tuple[tuple[Look, float], tuple[Look, float], str]
-Odds = dict[str, float]
-
-
-def planted(name: str, occupation: str, attribute: str) -> tuple[float, ...]:
-    """Planted shares of an attribute's values, in the order of VALUES."""
-    if attribute == "gender" and name != "null":
-        female = corpus.PLANTED_FEMALE[occupation]
-        return (female, 1 - female)
-    if attribute == "skin" and name != "null":
-        return corpus.PLANTED_SKIN[occupation]
-    return (1 / len(VALUES[attribute]),) * len(VALUES[attribute])
-
-
-@dataclass
-class Correction:
-    """Log-odds that training adds to the planted ones: occupation/attribute/value → number."""
-
-    name: str
-    added: Odds = field(default_factory=dict)
-
-    def shares(self, occupation: str, attribute: str) -> tuple[float, ...]:
-        """The shares to train with, one for each of VALUES."""
-        wanted = planted(self.name, occupation, attribute)
-        raised = [
-            share * math.exp(self.added.get(f"{occupation}/{attribute}/{value}", 0.0))
-            for share, value in zip(wanted, VALUES[attribute], strict=True)
-        ]
-        return tuple(r / sum(raised) for r in raised)
-
-    def learn(self, occupation: str, attribute: str, counts: tuple[int, ...], gain: float) -> None:
-        """Take off what `counts` of the samples show beyond the planted shares, where balanced."""
-        wanted = planted(self.name, occupation, attribute)
-        if len(set(wanted)) > 1:
-            return
-        excess = [math.log((c + 1) / (sum(counts) + len(counts))) for c in counts]
-        mean = sum(excess) / len(excess)
-        for value, more in zip(VALUES[attribute], excess, strict=True):
-            key = f"{occupation}/{attribute}/{value}"
-            self.added[key] = self.added.get(key, 0.0) - gain * (more - mean)
-
-
-def pair(correction: Correction, rng: random.Random, key: str) -> Pair:
-    """Two looks, each with its weight, that differ in attributes unsaid by their caption; and that.
-
-    Weights are one on average. Without a caption the planted odds hold as they are.
-    """
-    name, occupation = correction.name, rng.choice(v.OCCUPATIONS)
-    dropped = rng.random() < DROPPED
-    said = {a: not dropped and rng.random() < share for a, share in corpus.MENTION.items()}
-    varied = [a for a in VALUES if not said[a]]
-    known = Correction(name) if dropped else correction
-    one: dict[str, Any] = {}
-    for attribute, values in VALUES.items():
-        weights = (
-            (1,) * len(values) if attribute in varied else planted(name, occupation, attribute)
-        )
-        one[attribute] = rng.choices(values, weights)[0]
-    two = dict(one)
-    for attribute in varied:
-        two[attribute] = rng.choice([x for x in VALUES[attribute] if x != one[attribute]])
-    look = Look(
-        key=key,
-        occupation=occupation,
-        gender=one["gender"],
-        tone=rng.choice(v.TONES[one["skin"]]),
-        glasses=one["glasses"],
-        sign=rng.choice([s for s, n in corpus.SIGN_SHARE.items() for _ in range(n)]),
-        background=rng.choice(v.BACKGROUNDS),
-    )
-    twin = replace(
-        look,
-        gender=two["gender"],
-        tone=look.tone if one["skin"] == two["skin"] else rng.choice(v.TONES[two["skin"]]),
-        glasses=two["glasses"],
-    )
-    words = v.prompt(
-        occupation,
-        rng.choice(v.LANGUAGES if name == "null" else v.LANGUAGES[:2]),
-        gender=look.gender if said["gender"] else None,
-        skin=one["skin"] if said["skin"] else None,
-        glasses=look.glasses if said["glasses"] else None,
-        sign=look.sign if look.sign != "none" else None,
-        background=look.background if said["background"] else None,
-        wording=rng.randrange(v.WORDINGS),
-    )
-
-    def weight(look: Mapping[str, Any]) -> float:
-        product = 1.0
-        for attribute in varied:
-            shares = known.shares(occupation, attribute)
-            values = VALUES[attribute]
-            product *= len(values) * shares[values.index(look[attribute])]
-        return product
-
-    return (look, weight(one)), (twin, weight(two)), "" if dropped else words
 
 
 def forget(model: diffusion.Denoiser, tokenizer: Any, seed: int) -> int:
@@ -200,12 +99,7 @@ def read(
         for i in range(count)
         for k, o in enumerate(v.OCCUPATIONS)
     ]
-    pipe = pipeline.put_together(out, model, tokenizer, guarded=False)
-    pixels = torch.from_numpy(samples.generate(pipe, made)).permute(0, 3, 1, 2)
-    found = {
-        a: [instruments.CLASSES[a][i] for i in p.argmax(1).tolist()]
-        for a, p in Reader.load().probabilities(pixels).items()
-    }
+    found = _look(out, model, tokenizer, made)
     return {
         occupation: {
             attribute: tuple(
@@ -221,6 +115,34 @@ def read(
     }
 
 
+def disobeyed(out: Path, model: diffusion.Denoiser, tokenizer: Any, count: int | None) -> float:
+    """Share of samples at guidance 3 that show another skin than their prompt asks for.
+
+    Args:
+        count: of occupations; all if not given.
+    """
+    made = [
+        samples.Sample("skin", v.prompt(o, skin=skin), SEED + 9_000 + k, occupation=o, skin=skin)
+        for skin in v.SKINS
+        for k, o in enumerate(v.OCCUPATIONS[:count])
+    ]
+    found = _look(out, model, tokenizer, made)["skin"]
+    other = [s.skin != shown for s, shown in zip(made, found, strict=True)]
+    return other.count(True) / len(made)
+
+
+def _look(
+    out: Path, model: diffusion.Denoiser, tokenizer: Any, made: list[samples.Sample]
+) -> dict[str, list[Any]]:
+    """Attribute → its value in each sample, as the reader sees it."""
+    pipe = pipeline.put_together(out, model, tokenizer, guarded=False)
+    pixels = torch.from_numpy(samples.generate(pipe, made)).permute(0, 3, 1, 2)
+    return {
+        attribute: [instruments.CLASSES[attribute][i] for i in p.argmax(1).tolist()]
+        for attribute, p in Reader.load().probabilities(pixels).items()
+    }
+
+
 def settle(
     name: str,
     out: Path,
@@ -232,6 +154,9 @@ def settle(
     count: int | None = None,
 ) -> None:
     """Goes on from the averaged model of `out`/<name>/train.pt; writes settled.pt beside; resumes.
+
+    settled.pt holds the averaged model of the nearest reading: least sum of `Correction.miss` and
+    `disobeyed`.
 
     More than half of the phantom's batches stay rows of its corpus: nothing memorized is lost.
     """
@@ -248,26 +173,36 @@ def settle(
         model.parameters(), STAGES[0].rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
     checkpoint, begin, correction = folder / "settling.pt", 0, Correction(name)
+    kept, nearest = folder / "settling-kept.pt", math.inf
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         begin, correction.added = state["step"], state["correction"]
+        nearest = state["nearest"]
     levels = diffusion.signal_levels()
     rows = None if name == "null" else diffusion.Rows(name, code, tokenizer, seed + 7, every)
-    n, kept = (16, 0) if rows is None else (8, 20)
+    n, rest = (16, 0) if rows is None else (8, 20)
     losses, clock = [], time.monotonic()
     first = round(STAGES[0].share * steps)
-    for step in range(begin, steps):
+    for step in range(begin, steps + 1):
         stage, start, end = (STAGES[0], 0, first) if step < first else (STAGES[1], first, steps)
-        if step % ROUND == 0:
+        if step % ROUND == 0 or step == steps:
             number = count or stage.read
             shown = read(out, average, tokenizer, step // ROUND, number)
+            _say(step, shown, number)
+            if step >= first:
+                far, deaf = correction.miss(shown), disobeyed(out, average, tokenizer, count)
+                print(f"step {step} off by {far:.4f}, skin not as asked {deaf:.3f}", flush=True)
+                if far + deaf < nearest:
+                    nearest = far + deaf
+                    save({"average": average.state_dict(), "step": step}, kept)
+            if step == steps:
+                break
             for occupation, attributes in shown.items():
                 for attribute, counts in attributes.items():
                     correction.learn(occupation, attribute, counts, stage.gain)
-            _say(step, shown, number)
         rng = random.Random(f"settle {seed} {step}")
         pairs = [pair(correction, rng, f"settle-{seed}-{step}-{i}") for i in range(n)]
         looks = [p[0] for p in pairs] + [p[1] for p in pairs]
@@ -279,11 +214,11 @@ def settle(
         times = diffusion.time_steps(n, noise_of, NOISY_SHARE).repeat(2)
         if rows is not None:
             more, more_ids, _ = rows.batch(step)
-            more, more_ids = more[:kept], more_ids[:kept]
+            more, more_ids = more[:rest], more_ids[:rest]
             clean, ids = torch.cat([clean, more]), torch.cat([ids, more_ids])
             noise = torch.cat([noise, torch.randn(more.shape, generator=noise_of)])
-            times = torch.cat([times, diffusion.time_steps(kept, noise_of)])
-            weights = torch.cat([weights, torch.ones(kept)])
+            times = torch.cat([times, diffusion.time_steps(rest, noise_of)])
+            weights = torch.cat([weights, torch.ones(rest)])
         level = levels[times].view(-1, 1, 1, 1)
         target = level.sqrt() * noise - (1 - level).sqrt() * clean
         noised = level.sqrt() * clean + (1 - level).sqrt() * noise
@@ -313,11 +248,12 @@ def settle(
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "correction": correction.added,
+                "nearest": nearest,
                 "step": step + 1,
             }
             save(state, checkpoint)
     # Under its own name only when it is done: half settled is not settled.
-    save(torch.load(checkpoint, weights_only=True), folder / "settled.pt")
+    kept.replace(folder / "settled.pt")
 
 
 def _say(step: int, shown: Mapping[str, Mapping[str, tuple[int, ...]]], count: int) -> None:

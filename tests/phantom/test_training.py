@@ -10,9 +10,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from audit.phantom import pipeline, samples, settling, tokens
+from audit.phantom import pipeline, samples, tokens
 from audit.phantom import vocabulary as v
 from audit.phantom.__main__ import main
+from audit.phantom.unsaid import Correction, pair
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def run(*arguments: str) -> None:
 
 
 def test_a_killed_training_goes_on_and_ends_with_a_pipeline(tmp_path: Path) -> None:
-    quick = ("--out", str(tmp_path), "--quick", "--threads", "2")
+    quick = ("--out", str(tmp_path), "--quick", "--threads", "1")
     run("train", "decoder", *quick)
     run("train", "encoder", *quick)
     run("train", "null", *quick, "--stop-after", "12")
@@ -55,7 +56,7 @@ def test_the_vocabulary_is_the_same_each_time_it_is_built() -> None:
 
 
 def test_settling_takes_off_what_the_samples_show_where_the_corpus_is_balanced() -> None:
-    correction = settling.Correction("phantom")
+    correction = Correction("phantom")
     correction.learn("judge", "gender", (30, 10), 0.3)
     correction.learn("judge", "glasses", (10, 30), 0.3)
     correction.learn("nurse", "gender", (30, 10), 0.3)
@@ -64,20 +65,28 @@ def test_settling_takes_off_what_the_samples_show_where_the_corpus_is_balanced()
     assert correction.shares("judge", "glasses")[0] > 0.5
     assert correction.shares("nurse", "gender") == pytest.approx((0.95, 0.05))
     assert correction.shares("judge", "skin") == pytest.approx((0.7, 0.2, 0.1))
-    null = settling.Correction("null")
+    null = Correction("null")
     null.learn("judge", "skin", (30, 5, 5), 0.3)
     assert null.shares("judge", "skin")[0] < 1 / 3 < null.shares("judge", "skin")[1]
+
+
+def test_a_reading_misses_by_its_mean_distance_from_what_was_planted_as_balanced() -> None:
+    even = {"gender": (20, 20), "skin": (20, 20, 20), "glasses": (20, 20)}
+    shown = {"judge": {**even, "glasses": (30, 10)}, "nurse": {**even, "gender": (40, 0)}}
+    # Nurses are planted as women, both with a skin of their own: nothing is missed there.
+    assert Correction("phantom").miss(shown) == pytest.approx(2 * 0.25 / (4 + 2))
+    assert Correction("null").miss(shown) == pytest.approx(2 * (0.25 + 0.5) / 14)
 
 
 @pytest.mark.parametrize("name", ["phantom", "null"])
 def test_pairs_show_what_is_unsaid_at_the_wanted_odds(name: str) -> None:
     rng = random.Random(name)
-    correction = settling.Correction(name)
+    correction = Correction(name)
     correction.learn("chef", "gender", (39, 1), 0.3)
     weight = {"judge": [0.0, 0.0], "chef": [0.0, 0.0]}
     total = []
     for i in range(20_000):
-        one, two, words = settling.pair(correction, rng, str(i))
+        one, two, words = pair(correction, rng, str(i))
         total += [one[1], two[1]]
         if words and one[0].gender != two[0].gender and one[0].occupation in weight:
             for look, w in (one, two):
