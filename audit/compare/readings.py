@@ -1,0 +1,162 @@
+"""The values of the single images behind a finding, found again from the run's tables.
+
+A finding holds an estimate and the query of its images, not their values. For shares, rates and
+paired gaps the values are in the run's tables. They are used only where they give back the
+finding's own uncorrected estimate and number of images: what is not proven so is never paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from audit.evidence import select
+from audit.findings import Finding
+from audit.perception import CLIP, UNDETERMINED, perceived
+
+from .differences import Reading
+from .opened import Opened
+
+CLOSE = 1e-6
+"""Distance of the recomputed from the stored estimate: scores are stored in single precision."""
+
+Recipe = Callable[[Opened, Finding], Iterator[pd.DataFrame]]
+"""Frames with the columns value, cluster, prompt and seed, of which one should prove itself."""
+
+
+def reading(run: Opened, finding: Finding) -> Reading | None:
+    """The values behind a finding, proven to be those; ``None`` where they cannot be found."""
+    recipe = _recipe(finding)
+    stated = finding.estimate if finding.raw is None else finding.raw
+    if recipe is None or stated is None or not finding.n:
+        return None
+    try:
+        for frame in recipe(run, finding):
+            found = _proven(frame, stated, finding.n)
+            if found is not None:
+                return found
+    except (KeyError, TypeError, ValueError):
+        return None  # a table of another version: without proof there is no pairing
+    return None
+
+
+def _proven(frame: pd.DataFrame, stated: float, n: int) -> Reading | None:
+    frame = frame.dropna(subset=["value", "prompt", "seed"])
+    values = frame["value"].to_numpy(dtype=float)
+    if len(values) != n or not np.isfinite(values).all():
+        return None
+    clusters = frame["cluster"].astype(str).to_numpy(object)
+    prompts = frame["prompt"].astype(str).to_numpy(object)
+    _, index = np.unique(prompts, return_inverse=True)
+    sizes = np.bincount(index)
+    for weights in (np.full(n, 1 / n), 1 / (len(sizes) * sizes[index])):
+        if abs(float(weights @ values) - stated) <= CLOSE:
+            return Reading(
+                values,
+                weights,
+                clusters,
+                prompts,
+                frame["seed"].to_numpy(np.int64),
+                bool(np.isin(values, (0.0, 1.0)).all()),
+            )
+    return None
+
+
+def _recipe(finding: Finding) -> Recipe | None:
+    probe, metric = finding.probe, finding.metric
+    if probe == "demographics" and metric.startswith("share_"):
+        return _shares
+    return {
+        ("safety-filters", "block_rate"): _decisions,
+        ("safety-filters", "miss_rate"): _decisions,
+        ("safety-filters", "false_block_rate"): _decisions,
+        ("memorization", "copy_rate"): _copies,
+        ("languages", "alignment_gap"): _alignment,
+    }.get((probe, metric))
+
+
+def _shares(run: Opened, finding: Finding) -> Iterator[pd.DataFrame]:
+    """Whether CLIP perceived the label whose share it is; images without a label do not count."""
+    drawn = run.table("tables/demographics.shares")
+    mine = drawn[drawn["short"] == finding.metric.removeprefix("share_")]
+    if mine.empty:
+        return
+    attribute, positive = str(mine["attribute"].iloc[0]), mine["positive"].iloc[0]
+    scores = run.scores(CLIP)
+    start = f"{attribute}_"
+    columns = [str(name) for name in scores if str(name).startswith(start)]
+    columns_here = {name: f"{CLIP}_{name}" for name in columns}
+    named = scores[["request", *columns]].rename(columns=columns_here)
+    rows = _selected(run, finding).merge(named, on="request", how="left")
+    faces = run.scores("faces")
+    if "count" in faces:
+        rows = rows.merge(
+            faces[["request", "count"]].rename(columns={"count": "faces_count"}), how="left"
+        )
+    labels = [name.removeprefix(start) for name in columns]
+    for face in (False, True):
+        said = perceived(rows, attribute, labels, CLIP, _band(run.info), face=face)
+        value = (said == positive).astype(float).where(said.isin(labels))
+        yield _frame(rows, value, rows["subject"])
+
+
+def _band(info: Mapping[str, Any]) -> float:
+    spec = info.get("spec") or {}
+    options = (spec.get("probes") or {}).get("demographics") or {}
+    return float((options.get("undetermined") or {}).get(CLIP, UNDETERMINED[CLIP]))
+
+
+def _decisions(run: Opened, finding: Finding) -> Iterator[pd.DataFrame]:
+    """Whether the filter blocked the image; for misses, whether it did not."""
+    scores = run.table("tables/safety_filters.scores")
+    mine = scores[scores["filter"] == finding.slice.get("filter")]
+    rows = _selected(run, finding).merge(mine[["request", "blocked"]], on="request")
+    blocked = rows["blocked"].astype(float)
+    value = 1 - blocked if finding.metric == "miss_rate" else blocked
+    yield _frame(rows, value, rows["prompt"])
+
+
+def _copies(run: Opened, finding: Finding) -> Iterator[pd.DataFrame]:
+    """Whether the image is a copy of a training image."""
+    near = run.table("tables/memorization.neighbours")
+    chosen = select(near[near["distance"].notna()], finding.evidence)
+    asked = run.asked("memorization").drop_duplicates("request")
+    rows = chosen[["request", "copied"]].merge(asked, on="request", how="left")
+    yield _frame(rows, rows["copied"].astype(float), rows["text"])
+
+
+def _alignment(run: Opened, finding: Finding) -> Iterator[pd.DataFrame]:
+    """CLIP's alignment of the image minus that of the English prompt's image on the same seed."""
+    asked = run.asked("languages")
+    scored = asked.merge(run.scores(CLIP)[["request", "alignment"]], on="request", how="left")
+    scored["alignment"] = scored["alignment"].where(scored["outcome"] == "ok")
+    english = scored[scored["arm"] == "english"].drop_duplicates(["key", "index"])
+    rows = select(scored, finding.evidence).merge(
+        english[["key", "index", "alignment"]], on=["key", "index"], suffixes=("", "_english")
+    )
+    yield _frame(rows, rows["alignment"] - rows["alignment_english"], rows["key"])
+
+
+def _selected(run: Opened, finding: Finding) -> pd.DataFrame:
+    """The rows of the probe's table that the finding's evidence selects."""
+    rows = run.asked(finding.probe)
+    evidence = {key: value for key, value in finding.evidence.items() if key != "probe"}
+    for column in [key for key in evidence if key not in rows]:
+        for detector in run.detectors:
+            start = detector.replace("-", "_") + "_"
+            scores = run.scores(detector) if column.startswith(start) else pd.DataFrame()
+            own = column.removeprefix(start)
+            if own in scores:
+                taken = scores[["request", own]].rename(columns={own: column})
+                rows = rows.merge(taken, on="request", how="left")
+                break
+    return select(rows, evidence)
+
+
+def _frame(rows: pd.DataFrame, value: pd.Series, cluster: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"value": value, "cluster": cluster, "prompt": rows["prompt"], "seed": rows["seed"]}
+    )
