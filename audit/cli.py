@@ -43,11 +43,14 @@ class _Commands(click.Group):
 
 
 _ADDED = {
+    "compare": "Say what changed between two audits.",
     "detector-error": "Measure how often the instruments are wrong on a model's images.",
+    "filters": "Evaluate and compare safety filters; choose thresholds.",
     "index": "Search, build, embed and serve image indices.",
     "lint": "Check prompts in many languages.",
     "tokenizer": "Report what a model's tokenizer does to each language.",
     "view": "Open the dashboard on one or more runs.",
+    "watermark": "Check images for watermarks and C2PA; calibrate; robustness.",
 }
 
 
@@ -156,9 +159,7 @@ def run(
         click.echo(json.dumps(document, indent=1))
     else:
         _say_summary(document)
-    if failed := [
-        f"{g['gate']} ({g['state']})" for g in document["gates"] if g["state"] != "passed"
-    ]:
+    if failed := gates.unmet(document["gates"]):
         raise GateFailed(
             f"{len(failed)} of {len(document['gates'])} gates do not hold: " + "; ".join(failed)
         )
@@ -166,16 +167,44 @@ def run(
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--format", "formats", multiple=True, help="md, html, json; default: all.")
-def card(run_folder: Path, formats: tuple[str, ...]) -> None:
-    """Write the model card of RUN again."""
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    help="md, html, json, cyclonedx, eval-results; default: all.",
+)
+@click.option(
+    "--claims", type=click.Path(path_type=Path), help="Another card, whose claims are judged."
+)
+@click.option(
+    "--previous", type=click.Path(path_type=Path), help="An earlier run: what changed since."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Instead of the run's own card/.")
+def card(
+    run_folder: Path,
+    formats: tuple[str, ...],
+    claims: Path | None,
+    previous: Path | None,
+    out: Path | None,
+) -> None:
+    """Write the model card of RUN again; judge the claims of another card by it."""
     from .card import FORMATS, write
     from .store import Run
 
     for name in formats:
         if name not in FORMATS:
             raise AuditError(f"unknown format '{name}'; there are: {', '.join(FORMATS)}")
-    for path in write(Run.open(run_folder), formats or FORMATS).values():
+    run = Run.open(run_folder)
+    written = write(run, formats or FORMATS, claims=claims, previous=previous, out=out)
+    if claims is not None:
+        from .card.claims import table
+
+        document = json.loads(written["claims"].read_text(encoding="utf-8"))
+        for line in table(document):
+            click.echo(line)
+        for problem in document["problems"]:
+            click.echo(problem, err=True)
+    for path in written.values():
         click.echo(str(path))
 
 

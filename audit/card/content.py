@@ -16,6 +16,7 @@ from audit.findings import Finding
 if TYPE_CHECKING:
     import pandas as pd
 
+    from audit.compare import Comparison
     from audit.store import Run
 
 TABLES = (
@@ -24,6 +25,8 @@ TABLES = (
     "memorization.neighbours",
     "safety_filters.roc",
     "languages.alignment",
+    "watermarks.robustness",
+    "watermarks.null",
 )
 """The probes' tables that a figure is drawn from."""
 
@@ -51,6 +54,8 @@ class Card:
         journal: entries before the first card, and the hash of the last of them.
         energy: energy.json: what was declared, and what each step used.
         tables: the tables of :data:`TABLES` that are there.
+        claims: the claims of another card, as :func:`audit.card.claims.check` judges them.
+        change: what changed since the previous audit, where one was named.
     """
 
     model: str
@@ -72,6 +77,8 @@ class Card:
     journal: tuple[int, str]
     energy: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    change: Comparison | None = None
 
     @property
     def images(self) -> int:
