@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import socket
 import threading
 import webbrowser
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from audit.errors import AuditError
+from audit.listening import listen
 
 from . import runs
 
@@ -70,7 +68,7 @@ def serve(runs_: Sequence[Path], port: int = 8501, open_browser: bool = False) -
     import uvicorn
 
     app = application(runs_)
-    listener = _listen(port)
+    listener = listen(HOST, port)
     url = f"http://{HOST}:{listener.getsockname()[1]}"
     print(f"t2i-audit dashboard: {url} (Ctrl-C ends it)", flush=True)
     if open_browser:  # some browsers do not return before they are closed
@@ -138,18 +136,3 @@ class SameOrigin:
             await send(message)
 
         return await self.app(scope, receive, answer)
-
-
-def _listen(port: int) -> socket.socket:
-    # The protocol is named because asyncio turns Nagle's delay off only then.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
-        listener.listen(128)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        why = "is in use" if taken else f"cannot be opened: {error}"
-        raise AuditError(f"port {port} {why}; choose another with --port") from error
-    return listener

@@ -57,8 +57,17 @@ class Reply:
     body: bytes
 
 
-def checked_url(text: str, insecure: bool = False) -> SplitResult:
-    """An address that a key may be sent to.
+def checked_url(
+    text: str, insecure: bool, *, like: str, instead: str, gets: str, allow: str
+) -> SplitResult:
+    """An address that secrets may be sent to.
+
+    Args:
+        insecure: allow plain http to another machine.
+        like: what such an address looks like, for who wrote none.
+        instead: what to do with a password, instead of writing it here.
+        gets: what another machine would get unencrypted.
+        allow: how to allow that.
 
     Raises:
         AuditError: no http(s) address; one with a password or a query, which would be written
@@ -71,19 +80,16 @@ def checked_url(text: str, insecure: bool = False) -> SplitResult:
         url, host = urlsplit(""), None
     clean = text.isascii() and text.isprintable() and " " not in text
     if url.scheme not in ("http", "https") or not host or not clean:
-        raise AuditError(
-            "an OpenAI-compatible server is openai:URL#MODEL, such as "
-            "openai:http://127.0.0.1:8000/v1#my-model"
-        )
+        raise AuditError(like)
     if url.username is not None or url.password is not None or url.query:
         raise AuditError(
             f"the address of {host} holds a user name, a password or a query; addresses are "
-            "written down: put the key into the environment variable OPENAI_API_KEY"
+            f"written down: {instead}"
         )
     if url.scheme == "http" and not insecure and not is_loopback(host):
         raise AuditError(
-            f"http://{host} is another machine and would get the key and the prompts unencrypted; "
-            "use https, or say --option insecure=true"
+            f"http://{host} is another machine and would get {gets} unencrypted; use https, or "
+            f"{allow}"
         )
     return url
 
@@ -102,8 +108,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def post(url: SplitResult, body: bytes, headers: Mapping[str, str], limits: Limits) -> Reply:
-    """Send `body` and read the whole answer. A redirect is an answer; none is followed.
+def send(
+    method: str,
+    url: SplitResult,
+    headers: Mapping[str, str],
+    limits: Limits,
+    body: bytes | None = None,
+) -> Reply:
+    """Send a request and read the whole answer. A redirect is an answer; none is followed.
 
     Raises:
         Unanswered: no whole answer within the limits.
@@ -125,7 +137,7 @@ def post(url: SplitResult, body: bytes, headers: Mapping[str, str], limits: Limi
     try:
         connection.connect()
         connection.sock.settimeout(limits.read)
-        connection.request("POST", url.path or "/", body, dict(headers))
+        connection.request(method, url.path or "/", body, dict(headers))
         response = connection.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}
         reply = Reply(response.status, headers, _whole(response, limits.size))

@@ -33,8 +33,8 @@ from .http import (
     Unanswered,
     backoff,
     checked_url,
-    post,
     retry_after,
+    send,
 )
 from .pictures import decode, deliver
 
@@ -50,6 +50,13 @@ UNKNOWN = re.compile(
 """How servers say that they do not know a field, as against a value that they do not like."""
 OURS = frozenset({"model", "prompt", "n", "size", "response_format", *EXTRAS})
 LINE = 300
+ADDRESS = {
+    "like": "an OpenAI-compatible server is openai:URL#MODEL, such as "
+    "openai:http://127.0.0.1:8000/v1#my-model",
+    "instead": "put the key into the environment variable OPENAI_API_KEY",
+    "gets": "the key and the prompts",
+    "allow": "say --option insecure=true",
+}
 
 
 class OpenAIImages:
@@ -109,7 +116,7 @@ class OpenAIImages:
         insecure: bool = False,
     ) -> None:
         address, _, self._model = str(model).removeprefix("openai:").partition("#")
-        self._base = checked_url(address.rstrip("/"), insecure)
+        self._base = checked_url(address.rstrip("/"), insecure, **ADDRESS)
         if not self._model:
             raise AuditError(
                 f"which model of {self._base.hostname}? Put its name behind the address: "
@@ -252,7 +259,8 @@ class OpenAIImages:
             started = time.monotonic()
             pause, problem, status = 0.0, "", 0
             try:
-                reply = post(self._url, json.dumps(body).encode(), self._headers(), self._limits)
+                data = json.dumps(body).encode()
+                reply = send("POST", self._url, self._headers(), self._limits, data)
             except Unanswered as error:
                 problem = str(error)
             except TooLarge as error:

@@ -58,10 +58,11 @@ def serve(
     """
     # faiss's threads would spin for a while after each search and take the cores from the answers.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from audit.listening import listen
     from audit.retrieval import server
     from audit.retrieval.opening import open_index
 
-    listener = server.listen(host, port, unsafe_address)
+    listener = listen(host, port, unsafe_address)
     opened: dict[str, Any] = {}
     with listener:
         for given in indices:

@@ -130,17 +130,13 @@ class ClipRetrievalServer:
         if any(self._filters.values()) and self.filter_check is None and len(unit):
             self._check_filters(unit[:PROBES])
 
-        def ask(depth: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        def ask(depth: int) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
             answers = self._server.each(
                 lambda query: self._ask(query, depth, self._filters), list(unit)
             )
-            ids = np.full((len(unit), depth), -1, dtype=np.int64)
-            scores = np.full((len(unit), depth), np.nan, dtype=np.float32)
-            for row, (found, similar) in enumerate(answers):
-                ids[row, : len(found)], scores[row, : len(found)] = found, similar
             if self._folder is None:
-                self._check_cosines(scores)
-            return ids, scores
+                self._check_cosines([scores for _, scores in answers])
+            return answers
 
         return best_of(
             ask,
@@ -262,8 +258,8 @@ class ClipRetrievalServer:
             "filter, filter by metadata instead, or open it with unproven_filters=True"
         )
 
-    def _check_cosines(self, scores: NDArray[np.float32]) -> None:
-        largest = float(np.nanmax(np.abs(scores), initial=0.0))
+    def _check_cosines(self, scores: Sequence[NDArray[np.float32]]) -> None:
+        largest = max((float(np.abs(row).max(initial=0.0)) for row in scores), default=0.0)
         if largest > 1.5:  # quantisation alone brings some to 1.1
             raise ServerAnswerInvalid(
                 f"{self.name} answers with similarities up to {largest:.3g}, which are no cosines: "

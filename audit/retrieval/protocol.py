@@ -6,18 +6,13 @@ the caller is a bare 500 there; what it cannot do it leaves out in silence.
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 import math
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeGuard, TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +24,21 @@ from audit.backends.http import (
     TooLarge,
     Unanswered,
     backoff,
-    is_loopback,
-    post,
+    checked_url,
     retry_after,
+    send,
 )
 from audit.errors import AuditError, Incomplete
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
+ADDRESS = {
+    "like": "a clip-retrieval server is http(s)://HOST:PORT#INDEX, such as "
+    "http://127.0.0.1:1234#my-index",
+    "instead": "leave them out",
+    "gets": "the queries",
+    "allow": "open it with insecure=True",
+}
 LONGEST_ID = 2**63 - 1
 LINE = 300
 HEADERS = {
@@ -86,7 +88,8 @@ class Server:
         concurrency: int = 4,
         insecure: bool = False,
     ) -> None:
-        self._url = _address(url, insecure)
+        address = url.rstrip("/").removesuffix("/knn-service")
+        self._url = checked_url(address, insecure, **ADDRESS)
         self._limits, self._retries, self._backoff = limits, retries, backoff_seconds
         self._concurrency = concurrency
         self._stop = threading.Event()
@@ -130,12 +133,12 @@ class Server:
         """
         url = self._url._replace(path=self._url.path + path)
         data = json.dumps(body, allow_nan=False).encode()
-        return self._repeated(path, lambda: post(url, data, HEADERS, self._limits))
+        return self._repeated(path, lambda: send("POST", url, HEADERS, self._limits, data))
 
     def get(self, path: str) -> Any:
         """What the server answers to a GET, as JSON. Errors as of :meth:`post`."""
         url = self._url._replace(path=self._url.path + path)
-        return self._repeated(path, lambda: _get(url, self._limits))
+        return self._repeated(path, lambda: send("GET", url, HEADERS, self._limits))
 
     def _repeated(self, path: str, ask: Callable[[], Reply]) -> Any:
         attempt = 0
@@ -244,60 +247,6 @@ def _is_id(value: Any) -> TypeGuard[int]:
 def _is_number(value: Any) -> TypeGuard[float]:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and abs(value) < 1e30 and math.isfinite(value)
-
-
-def _address(text: str, insecure: bool) -> SplitResult:
-    try:
-        url = urlsplit(text.rstrip("/").removesuffix("/knn-service"))
-        host, _ = url.hostname, url.port
-    except ValueError:
-        url, host = urlsplit(""), None
-    clean = text.isascii() and text.isprintable() and " " not in text
-    if url.scheme not in ("http", "https") or not host or not clean:
-        raise AuditError(
-            "a clip-retrieval server is http(s)://HOST:PORT#INDEX, such as "
-            "http://127.0.0.1:1234#my-index"
-        )
-    if url.username is not None or url.password is not None or url.query:
-        raise AuditError(
-            f"the address of {host} holds a user name, a password or a query; addresses are "
-            "written down: leave them out"
-        )
-    if url.scheme == "http" and not insecure and not is_loopback(host):
-        raise AuditError(
-            f"http://{host} is another machine and would get the queries unencrypted; use https, "
-            "or open it with insecure=True"
-        )
-    return url
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any) -> None:
-        return None
-
-
-def _get(url: SplitResult, limits: Limits) -> Reply:
-    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-    if is_loopback(str(url.hostname)):
-        handlers.append(urllib.request.ProxyHandler({}))
-    opener = urllib.request.build_opener(*handlers)
-    request = urllib.request.Request(url.geturl(), headers={"Accept": "application/json"})
-    try:
-        with opener.open(request, timeout=min(limits.read, limits.total)) as response:
-            body, end = b"", time.monotonic() + limits.total
-            while len(body) <= limits.size and (piece := response.read1(2**16)):
-                body += piece
-                if time.monotonic() > end:
-                    raise Unanswered(f"no whole answer in {limits.total:g} s")
-            status, headers = response.status, response.headers
-    except urllib.error.HTTPError as error:
-        with error:
-            body, status, headers = error.read(LINE), error.code, error.headers
-    except (OSError, http.client.HTTPException) as error:
-        raise Unanswered(" ".join(str(getattr(error, "reason", error)).split())) from error
-    if len(body) > limits.size:
-        raise TooLarge(f"an answer of more than {limits.size:,} bytes")
-    return Reply(status, {name.lower(): value for name, value in headers.items()}, body)
 
 
 def _said(reply: Reply) -> str:

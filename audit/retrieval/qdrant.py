@@ -113,13 +113,9 @@ class QdrantIndex:
         exact = unit_queries(queries, self.dimension, self.name)
         unit = exact.astype(np.float32)
 
-        def ask(depth: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-            ids = np.full((len(unit), depth), -1, dtype=np.int64)
-            scores = np.full((len(unit), depth), np.nan, dtype=np.float32)
-            for row, points in enumerate(self._points(unit, depth)):
-                ids[row, : len(points)] = [point.id for point in points]
-                scores[row, : len(points)] = [point.score for point in points]
-            return ids, scores
+        def ask(depth: int) -> Iterator[tuple[list[int], list[float]]]:
+            for points in self._points(unit, depth):
+                yield [point.id for point in points], [point.score for point in points]
 
         return best_of(
             ask,

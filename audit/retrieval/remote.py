@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,12 +25,12 @@ FAR = 0.3
 """Mean error of similarities above which vectors are not those of an index: the largest measured
 under product quantisation is 0.18."""
 
-Answer = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""Ids, -1 where there are fewer, and similarities, NaN there; shape (n, rows) each."""
+Row = tuple[Sequence[int] | NDArray[np.int64], Sequence[float] | NDArray[np.float32]]
+"""Of one query: ids and similarities, as many of each."""
 
 
 def best_of(
-    ask: Callable[[int], Answer],
+    ask: Callable[[int], Iterable[Row]],
     queries: NDArray[np.float64],
     k: int,
     *,
@@ -44,7 +44,7 @@ def best_of(
     """The `k` best rows among those that an index elsewhere names.
 
     Args:
-        ask: rows wanted for each query to what the index answers.
+        ask: rows wanted for each query to what the index answers, query by query.
         queries: unit vectors, shape (n, d).
         refine: how many times `k` rows are asked for where the vectors are here, or a selection
             takes rows away. Where that leaves fewer than `k`, four times as many are asked for,
@@ -62,7 +62,7 @@ def best_of(
     depth = k * refine if folder is not None or selection else k
     kept: dict[int, bool] = {}
     while True:
-        ids, scores = ask(depth)
+        ids, scores = _laid_out(ask(depth), len(queries), depth)
         if not selection:
             break
         full = (ids >= 0).all(axis=1)
@@ -86,6 +86,17 @@ def best_of(
         exact or folder is not None,
         left_out,
     )
+
+
+def _laid_out(
+    rows: Iterable[Row], n: int, depth: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Ids, -1 where there are fewer, and similarities, NaN there; shape (n, depth) each."""
+    ids = np.full((n, depth), -1, dtype=np.int64)
+    scores = np.full((n, depth), np.nan, dtype=np.float32)
+    for at, (found, similar) in enumerate(rows):
+        ids[at, : len(found)], scores[at, : len(found)] = found, similar
+    return ids, scores
 
 
 def _selected(

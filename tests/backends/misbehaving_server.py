@@ -7,14 +7,13 @@ import email.utils
 import hashlib
 import io
 import json
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from typing import Any
 
 from PIL import Image
+
+from tests import loopback
 
 
 def colour_of(prompt: str) -> tuple[int, int, int]:
@@ -29,41 +28,28 @@ def encoded(image: Image.Image, form: str = "PNG") -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-class Server(ThreadingHTTPServer):
+class Server(loopback.Server):
     """`script` maps a prompt to the misbehaviours of its next answers; then it answers well."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.script: dict[str, list[str]] = {}
-        self.seen: list[dict[str, Any]] = []
         self.unknown: set[str] = set()
-        self.busy = self.most_busy = 0
-        self.lock = threading.Lock()
-        self.released = threading.Event()
 
     @property
     def model(self) -> str:
-        return f"openai:http://127.0.0.1:{self.server_address[1]}/v1#tiny"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what the tests want."""
+        return f"openai:{self.url}/v1#tiny"
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(loopback.Handler):
     server: Server
-
-    def log_message(self, *args: Any) -> None:
-        pass
 
     def do_GET(self) -> None:
         self.server.seen.append({"method": "GET", "path": self.path})
         self.answer(200, b"never fetched")
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         server = self.server
         with server.lock:
             server.busy += 1
@@ -88,14 +74,6 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             with server.lock:
                 server.busy -= 1
-
-    def answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
     def error(self, status: int, message: str, code: str = "", **headers: str) -> None:
         error = {"message": message, "code": code, "type": "invalid_request_error"}
@@ -146,39 +124,19 @@ class Handler(BaseHTTPRequestHandler):
         self.error(int(status), f"Incorrect API key provided: {self.headers['Authorization']}")
 
     def slow(self, body: dict[str, Any], _: str) -> None:
-        self.server.released.wait(10)
+        self.wait()
 
     def drip(self, body: dict[str, Any], part: str) -> None:
-        """A byte now and then, each within the read timeout."""
-        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
-        if part == "body":
-            self.wfile.write(b"Content-Length: 10000\r\n\r\n")
-        for _ in range(200):
-            self.wfile.write(b"x")
-            self.wfile.flush()
-            if self.server.released.wait(0.05):
-                return
+        self.trickle(headers=part != "body")
 
     def truncated(self, body: dict[str, Any], _: str) -> None:
-        whole = json.dumps(self.document(body)).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(whole)))
-        self.end_headers()
-        self.wfile.write(whole[: len(whole) // 2])
-        self.close_connection = True
+        self.cut(json.dumps(self.document(body)).encode())
 
     def dropped(self, body: dict[str, Any], _: str) -> None:
-        self.close_connection = True
+        self.drop()
 
     def huge(self, body: dict[str, Any], declared: str) -> None:
-        self.send_response(200)
-        if declared:
-            self.send_header("Content-Length", str(2**40))
-        else:
-            self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for _ in range(1000):
-            self.wfile.write(b"10000\r\n" + b"x" * 2**16 + b"\r\n")
+        self.flood(bool(declared))
 
     def not_json(self, body: dict[str, Any], _: str) -> None:
         self.answer(200, b"<html>It works!</html>")
@@ -203,21 +161,12 @@ class Handler(BaseHTTPRequestHandler):
         self.data(b64_json=encoded(Image.new("1", (8200, 8200))))
 
     def link(self, body: dict[str, Any], _: str) -> None:
-        self.data(url=f"http://127.0.0.1:{self.server.server_address[1]}/picture.png")
+        self.data(url=f"{self.server.url}/picture.png")
 
     def redirect(self, body: dict[str, Any], _: str) -> None:
         self.answer(307, b"", Location="http://198.51.100.7/elsewhere?token=secret")
 
 
-@contextmanager
-def serving() -> Iterator[Server]:
+def serving() -> AbstractContextManager[Server]:
     """A server in a thread, stopped at the end."""
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.released.set()
-            server.shutdown()
-            thread.join()
+    return loopback.serving(Server())

@@ -19,7 +19,7 @@ import pytest
 from audit import cli
 from audit.backends import http, open_backend
 from audit.backends.http import RateLimit, checked_url, retry_after
-from audit.backends.openai_images import OpenAIImages
+from audit.backends.openai_images import ADDRESS, OpenAIImages
 from audit.errors import AuditError, Incomplete
 from audit.plan import Request
 from audit.store import Run
@@ -310,8 +310,8 @@ def test_an_address_that_cannot_be_used_is_refused(url: str, message: str):
 
 @pytest.mark.parametrize("url", ["http://localhost:1/v1", "http://[::1]:1/v1", "https://h.org/v1"])
 def test_an_address_that_keeps_the_key_is_taken(url: str):
-    assert checked_url(url).hostname
-    assert checked_url("http://example.org", insecure=True).hostname == "example.org"
+    assert checked_url(url, False, **ADDRESS).hostname
+    assert checked_url("http://example.org", True, **ADDRESS).hostname == "example.org"
 
 
 @pytest.mark.parametrize(

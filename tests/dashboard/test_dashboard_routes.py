@@ -196,7 +196,7 @@ def test_it_listens_on_loopback_only(server: Server) -> None:
 def test_a_taken_port_is_one_clear_line(run_folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(AuditError, match=f"port {port} is in use; choose another with --port"):
+        with pytest.raises(AuditError, match=f"127.0.0.1:{port} is in use; choose another --port"):
             serve([run_folder], port)
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tests import loopback
 
-class Server(ThreadingHTTPServer):
+
+class Server(loopback.Server):
     """Answers from `rows` as clip-retrieval does: inner products, and a bare 500 for every error.
 
     Attributes:
@@ -26,52 +25,27 @@ class Server(ThreadingHTTPServer):
         columns: further ones of each row's metadata.
     """
 
-    daemon_threads = True
-
     def __init__(self, rows: NDArray[np.float32]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.rows = rows
         self.script: list[str] = []
-        self.seen: list[dict[str, Any]] = []
         self.unsafe: set[int] | None = None
         self.unsteady = False
         self.seconds = 0.0
         self.columns: dict[str, Any] = {}
         self.noise = np.zeros(len(rows))
         self.names: Any = ["tiny"]
-        self.busy = self.most_busy = 0
-        self.lock = threading.Lock()
-        self.released = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what the tests want."""
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(loopback.Handler):
     server: Server
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-    def answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
     def do_GET(self) -> None:
         known = self.path == "/indices-list"
         self.answer(200 if known else 404, json.dumps(self.server.names).encode())
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         server = self.server
         behaviour = "fine"
         with server.lock:
@@ -121,35 +95,19 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(int(code), b'{"message": "Internal Server Error"}')
 
     def hang(self, _: str) -> None:
-        self.server.released.wait(10)
+        self.wait()
 
     def dropped(self, _: str) -> None:
-        self.close_connection = True
+        self.drop()
 
     def truncated(self, _: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "1000")
-        self.end_headers()
-        self.wfile.write(b'[{"id": 1')
-        self.close_connection = True
+        self.cut(b'[{"id": 1, "similarity": 0.5}]')
 
     def huge(self, declared: str) -> None:
-        self.send_response(200)
-        if declared:
-            self.send_header("Content-Length", str(2**40))
-        else:
-            self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for _ in range(1000):
-            self.wfile.write(b"10000\r\n" + b" " * 2**16 + b"\r\n")
+        self.flood(bool(declared))
 
     def drip(self, _: str) -> None:
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
-        for _ in range(200):
-            self.wfile.write(b" ")
-            self.wfile.flush()
-            if self.server.released.wait(0.05):
-                return
+        self.trickle()
 
     def text(self, text: str) -> None:
         self.answer(200, text.encode())
@@ -158,15 +116,6 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(307, b"", Location="http://198.51.100.7/elsewhere")
 
 
-@contextmanager
-def serving(rows: NDArray[np.float32]) -> Iterator[Server]:
+def serving(rows: NDArray[np.float32]) -> AbstractContextManager[Server]:
     """A server in a thread, stopped at the end."""
-    with Server(rows) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.released.set()
-            server.shutdown()
-            thread.join()
+    return loopback.serving(Server(rows))

@@ -26,10 +26,11 @@ import pytest
 from PIL import Image
 
 from audit.errors import AuditError
+from audit.listening import listen
 from audit.retrieval import EmbeddingFolder, ExactIndex, Index, Neighbours, open_index
 from audit.retrieval.batching import Batcher, Overloaded
 from audit.retrieval.rows import Rows, as_json
-from audit.retrieval.server import application, listen, uvicorn_server
+from audit.retrieval.server import application, uvicorn_server
 from tests.tiny import make_clip
 
 from .embedded import nearest, vectors, write_folder

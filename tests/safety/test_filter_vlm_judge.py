@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from audit.detectors.base import Batch, Item
 from audit.errors import AuditError, Incomplete
-from safety.filters import vlm_judge
+from safety.filters import vlm_answers
 from safety.filters.vlm_judge import VlmJudge
 from tests.safety.judging_server import Judge, judging
 from tests.safety.synthetic import study
@@ -47,7 +48,8 @@ def test_answers_are_those_of_the_images_they_were_asked_about(server: Judge) ->
     found = _judge(server).detect(_batch(RED, BLUE, GREY, BLUE, RED))
     assert found["answer"] == ["unsafe", "safe", "undetermined", "safe", "unsafe"]
     assert found["unsafe"] == [1.0, 0.0, None, 0.0, 1.0]
-    assert found["raw"][0] == '{"answer": "unsafe"}'
+    assert found["p_unsafe"] == [None] * 5  # this server tells no probabilities
+    assert found["raw"][0] == '{"answer": "yes"}'
     assert found["attempts"] == [1] * 5
     asked = server.seen[0]
     assert (asked["path"], asked["model"], asked["temperature"]) == (
@@ -55,7 +57,7 @@ def test_answers_are_those_of_the_images_they_were_asked_about(server: Judge) ->
     )  # fmt: skip
     schema = asked["response_format"]["json_schema"]
     assert schema["strict"] is True
-    assert schema["schema"]["properties"]["answer"]["enum"] == ["safe", "unsafe", "undetermined"]
+    assert schema["schema"]["properties"]["answer"]["enum"] == ["yes", "no", "unsure"]
     assert "No red." in asked["messages"][0]["content"][0]["text"]
 
 
@@ -65,19 +67,19 @@ def test_a_choice_list_and_plain_words_are_read_too(server: Judge) -> None:
         found = _judge(server, constrain=constrain).detect(_batch(RED, BLUE, GREY))
         assert found["unsafe"] == [1.0, 0.0, None]
     choices = [seen.get("structured_outputs") for seen in server.seen]
-    assert choices == [{"choice": ["safe", "unsafe", "undetermined"]}] * 3 + [None] * 3
+    assert choices == [{"choice": ["yes", "no", "unsure"]}] * 3 + [None] * 3
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "probably unsafe",
+        "probably yes",
         '{"answer": "maybe"}',
-        '{"answer": "unsafe", "answer2": "safe"}',
+        '{"answer": "yes", "answer2": "no"}',
         '{"answer": null}',
         "",
-        "unsafe",
-        '["unsafe"]',
+        "yes",
+        '["yes"]',
     ],
 )
 def test_what_is_not_plainly_an_answer_is_undetermined_and_kept_as_it_came(
@@ -86,6 +88,85 @@ def test_what_is_not_plainly_an_answer_is_undetermined_and_kept_as_it_came(
     server.script = [f"say:{text}"]
     found = _judge(server).detect(_batch(RED))
     assert (found["answer"], found["unsafe"], found["raw"]) == (["undetermined"], [None], [text])
+
+
+def _spelt(*pieces: Any) -> list[tuple[str, list[tuple[str, float]]]]:
+    """Tokens with what else might have stood there; one without others was certain."""
+    return [(p, [(p, 1.0)]) if isinstance(p, str) else (p[0][0], list(p)) for p in pieces]
+
+
+YES = (("yes", 0.6), ("no", 0.2), ("unsure", 0.1), ("Yes", 0.04), ("maybe", 0.06))
+NO = (("no", 0.7), ("yes", 0.05), (" No", 0.05), ("uns", 0.2))
+UNSURE = (("uns", 0.5), ("yes", 0.4), ("no", 0.1))
+
+
+@pytest.mark.parametrize(
+    ("constrain", "spelt"),
+    [
+        (
+            "json_schema",
+            lambda place, rest="": _spelt('{"', "answer", '":', ' "', place, rest + '"}'),
+        ),
+        ("json_schema", lambda place, rest="": _spelt('{"answer": ', _quoted(place), rest, '"}')),
+        ("choice", lambda place, rest="": _spelt(place, rest)),
+        ("none", lambda place, rest="": _spelt("\n", place, rest, ".")),
+    ],
+)
+def test_the_score_is_the_probability_of_yes_against_no_where_the_server_tells(
+    server: Judge, constrain: str, spelt: Any
+) -> None:
+    server.tokens = {"yes": spelt(YES), "no": spelt(NO), "unsure": spelt(UNSURE, "ure")}
+    found = _judge(server, constrain=constrain).detect(_batch(RED, BLUE, GREY))
+    assert found["answer"] == ["unsafe", "safe", "undetermined"]
+    assert found["p_unsafe"] == pytest.approx([0.64, 0.05, 0.4])
+    assert found["p_safe"] == pytest.approx([0.2, 0.75, 0.1])
+    assert found["p_undetermined"] == pytest.approx([0.1, 0.2, 0.5])
+    # Unsure stays unsure, however likely a yes was.
+    assert found["unsafe"] == [pytest.approx(0.64 / 0.84), pytest.approx(0.05 / 0.8), None]
+    assert (server.seen[0]["logprobs"], server.seen[0]["top_logprobs"]) == (True, 20)
+
+
+def _quoted(place: Any) -> tuple[tuple[str, float], ...]:
+    """The same words in tokens that begin with the quotation mark."""
+    return tuple((f'"{word}', p) for word, p in place)
+
+
+def test_a_server_without_logprobs_is_asked_without_from_then_on(server: Judge) -> None:
+    server.refuses = "Unsupported parameter: 'logprobs' is not supported with this model."
+    judge = _judge(server, retries=0, concurrency=1)
+    first, second = judge.detect(_batch(RED, BLUE)), judge.detect(_batch(GREY))
+    assert first["unsafe"] == [1.0, 0.0]
+    assert (first["attempts"], second["attempts"]) == ([2, 1], [1])
+    assert second["answer"] == ["undetermined"]
+    asked = ["logprobs" in seen for seen in server.seen]
+    assert asked == [True, False, False, False]
+    server.seen.clear()
+    _judge(server, top_logprobs=0).detect(_batch(RED))
+    assert "logprobs" not in server.seen[0]
+
+
+def _at(token: str, p: float, **more: Any) -> dict[str, Any]:
+    return {"token": token, "logprob": math.log(p), **more}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {},
+        {"content": None},
+        {"content": []},
+        {"content": ["yes"]},
+        {"content": [{"token": "yes"}]},
+        {"content": [{"token": "yes", "logprob": "likely"}]},
+        {"content": [{"token": "yes", "logprob": float("nan"), "top_logprobs": []}]},
+        {"content": [{"token": "yes", "logprob": 3.0, "top_logprobs": []}]},
+        {"content": [_at("unsure", 0.9, top_logprobs=[_at("maybe", 0.1)])]},
+        {"content": [_at('{"answer": "yes"}', 0.9, top_logprobs=[])]},
+    ],
+)
+def test_probabilities_that_cannot_be_read_are_none(given: Any) -> None:
+    assert vlm_answers.probabilities(given) is None
 
 
 @pytest.mark.parametrize(
@@ -197,4 +278,4 @@ def test_a_policy_is_read_from_a_file(server: Judge, tmp_path: Path) -> None:
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    assert doctest.testmod(vlm_judge) == (0, 2)
+    assert doctest.testmod(vlm_answers) == (0, 5)
