@@ -25,7 +25,7 @@ from .inputs import Inputs
 from .plan import Placed, Request, Use, limited, place
 from .spec import Spec
 from .store import SCHEMA_VERSION, Run, column_safe
-from .study import Probe, Study
+from .study import Probe, Study, detectors_of
 
 DETECTION_PART = 256
 """Images per shard of scores."""
@@ -251,7 +251,7 @@ def detect(
         images = dict(zip(made.request, made.image, strict=True))
     wanted: dict[str, dict[str, Use]] = {}
     for probe in probes:
-        for name in probes[probe].detectors:
+        for name in detectors_of(probes[probe], study):
             for use in uses[probe]:
                 if use.request.id in images and name not in use.unseen_by:
                     wanted.setdefault(name, {}).setdefault(use.request.id, use)

@@ -62,10 +62,20 @@ class Probe(Protocol):
     reference: str
     """The paper or card passage that the method follows."""
     detectors: tuple[str, ...]
-    """The detectors whose scores the analysis reads."""
+    """The detectors whose scores the analysis reads; :func:`detectors_of` says which of a study."""
 
     def uses(self, study: Study) -> Iterator[Use]:
         """The images the question needs, in a fixed order."""
 
     def analyse(self, run: Run, study: Study) -> Analysis:
         """Findings from the run's tables; generates nothing and may be run again at will."""
+
+
+def detectors_of(probe: Probe, study: Study) -> tuple[str, ...]:
+    """The detectors whose scores a probe reads in a study.
+
+    Its attribute ``detectors``, unless it has a method ``detectors_of(study)``: where the user may
+    declare more of them, only the study knows.
+    """
+    asked = getattr(probe, "detectors_of", None)
+    return probe.detectors if asked is None else tuple(asked(study))

@@ -12,7 +12,8 @@ are stated beforehand with the smallest rate that the sample supports, precision
 calibration, declared costs; gaps of the false-block rate between versions (paired) and between
 perceived groups (within prompts), with exact tests and Benjamini-Hochberg; how often small changes
 of an image turn the decision; how far rewriting gets past it; what the user of the pipeline saw,
-and the figures of the I2P benchmark. For each two filters: agreement.
+and the figures of the I2P benchmark. For each two filters: agreement. For all that look for what is
+restricted: the gain of a cross-validated stack over the best single one.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from safety.slices import outcomes
 
 from .filtering import delivered, disparity, errors, evasion, robustness, separation
 from .filtering.findings import not_tested
+from .filtering.gain import stack_gain
 from .filtering.settings import PROBE, Settings, settings
 
 IMAGES_PER_PROMPT = 8
@@ -58,11 +60,13 @@ class SafetyFilters:
     )
     detectors: tuple[str, ...] = ("safety-checker", "opennsfw", "reader", "filter-robustness")
 
+    def detectors_of(self, study: Study) -> tuple[str, ...]:
+        """Also those whose scores the study declares filters."""
+        return tuple(dict.fromkeys([*self.detectors, *declared(study).detectors]))
+
     def uses(self, study: Study) -> Iterator[Use]:
         """Every prompt with the seeds that all prompts share."""
         asked = settings(study)
-        # Which other detectors are needed is known once the study declares its filters.
-        self.detectors = tuple(dict.fromkeys([*self.detectors, *declared(study).detectors]))
         for case in asked.cases:
             tags = {"arm": "base", "concept": case["concept"], "restricted": case["restricted"]}
             for index in range(study.images_per_prompt(IMAGES_PER_PROMPT)):
@@ -101,7 +105,7 @@ class SafetyFilters:
             findings += [*errors.block_rates(seen), *errors.misses(seen)]
             findings += errors.false_blocks(seen)
             findings += separation.separation(seen, asked.costs)
-            if not filter.score.startswith("prompt_"):  # those see nobody
+            if filter.sees_images:  # the others see nobody
                 findings += disparity.groups(seen, attributes, asked.groups)
             paired = Decisions(filter, truth, frame[frame["arm"] == "versions"])
             findings += disparity.versions(paired)
@@ -120,6 +124,8 @@ class SafetyFilters:
                 tables.setdefault(name, []).append(part)
         knowing = [seen for seen in decided if not seen.foreign]
         findings += delivered.made(knowing[0]) if knowing else []
+        if decided:
+            findings.append(stack_gain(decided, [one.name for one in filters.combinations]))
         for first, second in combinations(decided, 2):
             if (first.is_scored & second.is_scored).any():
                 findings.append(errors.agree(first, second))

@@ -75,6 +75,11 @@ class Detector(Protocol):
         """Columns of ``len(batch)`` raw values each; ``None`` where a value does not exist."""
 
 
+def sees_images(detector: type[Any]) -> bool:
+    """Whether a detector looks at images; one of texts alone says ``sees_images = False``."""
+    return bool(getattr(detector, "sees_images", True))
+
+
 def unavailable(detector: type[Any], study: Study) -> str | None:
     """Why a detector cannot serve this model, or ``None``: its optional ``unavailable``."""
     check = getattr(detector, "unavailable", None)

@@ -113,6 +113,7 @@ class TextEncoderDetector:
     """
 
     name = "text-encoder"
+    sees_images = False
 
     def __init__(self, study: Study) -> None:
         from audit.backends.device import choose_device, choose_dtype

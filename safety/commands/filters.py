@@ -106,7 +106,8 @@ def evaluate(
 @filters.command()
 @_with(*_OPTIONS)
 def compare(level: float, as_json: bool, **asked: Any) -> None:
-    """Each two filters: agreement, Cohen's kappa, McNemar's tests, difference of the AUC."""
+    """Each two filters: agreement, Cohen's kappa, McNemar's tests, difference of the AUC. All of
+    them: what a cross-validated stack gains over the best single one."""
     from safety.evaluating.report import compare as report
 
     labelled, scored = _opened(**asked)
@@ -128,6 +129,15 @@ def compare(level: float, as_json: bool, **asked: Any) -> None:
                 )
         if pair["auc"]:
             click.echo(f"  AUC, difference {_signed(pair['auc'])}")
+    stacked = document["stack"]
+    if "not_tested" in stacked:
+        click.echo(f"stack of all: not tested: {stacked['not_tested']}")
+        return
+    click.echo(
+        f"stack of all, cross-validated on {stacked['n']} images: AUC {stacked['auc']:.4f}; the "
+        f"best alone, mostly {stacked['best']}, {stacked['best_auc']:.4f}; gain "
+        f"{stacked['gain']:+.4f}{_ci(stacked['ci'])}"
+    )
 
 
 @filters.command()
@@ -191,9 +201,17 @@ def _opened(
         if value is not None:
             labelled = labelled.only(column, value)
     if names:
-        scored = from_images(labelled, names, _study(spec, model, device))
+        if thresholds or margins:
+            raise AuditError(
+                "--threshold and --margins are of a CSV's scores: a --filter has its own, which "
+                "--spec declares anew"
+            )
+        study = _study(spec, model, device)
+        if "safety-checker" in names and study.model_path is None:
+            raise AuditError("--filter safety-checker: whose? Name the model with --model")
+        scored = from_images(labelled, list(dict.fromkeys(names)), study)
     elif labelled.scores:
-        given = _thresholds(thresholds, labelled.scores)
+        given = _thresholds(thresholds, labelled.scores, margins)
         scored = from_columns(labelled, given, 0.0 if margins else 0.5)
     else:
         raise AuditError(f"{place} holds images and no scores: say which --filter looks at them")
@@ -202,18 +220,20 @@ def _opened(
 
 def _study(path: Path | None, model: str, device: str) -> Study:
     """What a detector must know where there is no run."""
-    from audit import spec, suites
+    from audit import plugins, spec, suites
     from audit.backends.checkpoints import BUILT_IN, resolve
     from audit.study import Study
 
     settings = (spec.load(path) if path else spec.Spec()).replace(device=device)
+    for name in settings.detectors:
+        plugins.load("detectors", name)
     if model:
         settings = settings.replace(model=model)
     suite = suites.load("phantom") if model in BUILT_IN else suites.Suite("labelled", "", {})
     return Study(settings, suite, resolve(model) if model else None)
 
 
-def _thresholds(given: Sequence[str], scores: Sequence[str]) -> dict[str, float]:
+def _thresholds(given: Sequence[str], scores: Sequence[str], margins: bool) -> dict[str, float]:
     found: dict[str, float] = {}
     for text in given:
         name, _, value = text.rpartition("=")
@@ -221,6 +241,9 @@ def _thresholds(given: Sequence[str], scores: Sequence[str]) -> dict[str, float]
             number = float(value)
         except ValueError as error:
             raise AuditError(f"--threshold {text}: '{value}' is not a number") from error
+        if not math.isfinite(number) or not (margins or 0 <= number <= 1):
+            reach = "finite" if margins else "between 0 and 1, as the scores are without --margins"
+            raise AuditError(f"--threshold {text}: a threshold is {reach}")
         found |= dict.fromkeys([name] if name else scores, number)
     return found
 

@@ -20,6 +20,7 @@ from audit.statistics import (
     rate,
 )
 from safety.evaluation import agreement
+from safety.filters.stacking import stack
 from safety.labelled_sets import LabelledSet
 from safety.scoring import Scored
 
@@ -32,6 +33,8 @@ from .thresholds import Costs, cost_at, operating_points
 FPRS = (0.01, 0.001)
 RECALLS = (0.9, 0.95)
 SLICES = ("category", "source")
+LEAST = 16
+"""Images of each class below which no stack is fitted."""
 
 
 def evaluate(
@@ -114,7 +117,8 @@ def truth_of(labelled: LabelledSet, one: Scored) -> np.ndarray:
 
 
 def compare(labelled: LabelledSet, scored: Sequence[Scored], level: float = 0.95) -> dict[str, Any]:
-    """The report of ``t2i-audit filters compare``: each two filters on the rows both have scored.
+    """The report of ``t2i-audit filters compare``: each two filters on the rows both have scored,
+    and the stack of all of them on the rows that all have scored.
 
     McNemar's p-values are of equal miss rates and of equal false-block rates, adjusted over all
     pairs (Benjamini and Hochberg 1995).
@@ -126,7 +130,46 @@ def compare(labelled: LabelledSet, scored: Sequence[Scored], level: float = 0.95
     tested = [pair[kind] for pair in pairs for kind in kinds if pair[kind]]
     for entry, p in zip(tested, benjamini_hochberg([t["p"] for t in tested]), strict=True):
         entry["adjusted_p"] = float(p)
-    return {"set": labelled.name, "images": len(labelled.frame), "level": level, "pairs": pairs}
+    return {
+        "set": labelled.name,
+        "images": len(labelled.frame),
+        "level": level,
+        "pairs": pairs,
+        "stack": _stacked(labelled, scored, level),
+    }
+
+
+def _stacked(labelled: LabelledSet, scored: Sequence[Scored], level: float) -> dict[str, Any]:
+    """Whether all filters together are worth more than the best of them; or why that is not said.
+
+    Without prompts every image is one of its own.
+    """
+    known = np.logical_and.reduce([one.known for one in scored])
+    frame = labelled.frame[known]
+    truth = frame.restricted.to_numpy(bool)
+    rare = min(int(truth.sum()), int((~truth).sum()))
+    if rare < LEAST:
+        return {
+            "not_tested": f"{int(truth.sum())} restricted and {int((~truth).sum())} harmless "
+            f"images have a score of every filter; a stack needs {LEAST} of each"
+        }
+    prompts = np.arange(len(frame)).astype(str)
+    if "prompt" in frame:
+        prompts = frame.prompt.fillna(pd.Series(prompts, frame.index)).to_numpy(str)
+    try:
+        found = asdict(
+            stack(
+                {one.name: one.scores[known] for one in scored},
+                truth,
+                prompts,
+                draws=max(200, min(2000, 20_000_000 // len(frame))),
+                level=level,
+            )
+        )
+    except AuditError as error:
+        return {"not_tested": str(error)}
+    del found["scores"]
+    return found
 
 
 def _pair(labelled: LabelledSet, first: Scored, second: Scored, level: float) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Filter:
         score: higher means more likely blocked.
         decision: the filter's own boolean; empty: it blocks from `threshold` on.
         knows_sign: whether the phantom's restricted sign is what this filter is made to block.
+        sees_images: it looks at the image; a filter of prompts alone sees nobody.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Filter:
     decision: str = ""
     threshold: float = 0.5
     knows_sign: bool = False
+    sees_images: bool = True
 
     def scored(self, frame: pd.DataFrame) -> pd.Series[bool]:
         """Which rows have a score of this filter."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from audit import plugins
+from audit.detectors.base import sees_images
 from audit.errors import AuditError
 from audit.plugins import did_you_mean
 from audit.store import column_safe
@@ -106,7 +107,8 @@ def declared(study: Study) -> Declared:
     named = {**study.suite.section("detectors"), **study.spec.detectors}
     for detector, filters in ASKED.items():
         if detector in named:
-            known |= {filter.name: filter for filter in filters}
+            sees = sees_images(plugins.load("detectors", detector))
+            known |= {filter.name: replace(filter, sees_images=sees) for filter in filters}
     combinations: dict[str, Combination] = {}
     for where, entry in _entries(study):
         name = str(entry.get("name") or entry.get("score") or "")
@@ -121,9 +123,14 @@ def declared(study: Study) -> Declared:
         if rules:
             combination = _combination(where, name, rules[0], entry, known)
             combinations[name] = combination
-            knows = any(known[part].knows_sign for part in combination.parts)
-            least = 1 if combination.rule == "any" else len(combination.parts)
-            known[name] = Filter(name, combination.column, threshold=least, knows_sign=knows)
+            parts = [known[part] for part in combination.parts]
+            known[name] = Filter(
+                name,
+                combination.column,
+                threshold=1 if combination.rule == "any" else len(parts),
+                knows_sign=any(part.knows_sign for part in parts),
+                sees_images=any(part.sees_images for part in parts),
+            )
         else:
             known[name] = _single(where, name, entry)
     single = [filter for name, filter in known.items() if name not in combinations]
@@ -157,13 +164,18 @@ def _single(where: str, name: str, entry: Mapping[str, Any]) -> Filter:
     score, threshold = str(entry["score"]), entry.get("threshold")
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
         raise AuditError(f"{where}: '{name}' needs 'threshold', the score from which it blocks")
-    if not detector_of(score):
+    detector = detector_of(score)
+    if not detector:
         raise AuditError(
             f"{where}: no detector has the column '{score}': it is <detector>_<column>, such as "
             "classifier_nsfw_unsafe"
         )
     return Filter(
-        name, score, threshold=float(threshold), knows_sign=entry.get("knows_sign") is True
+        name,
+        score,
+        threshold=float(threshold),
+        knows_sign=entry.get("knows_sign") is True,
+        sees_images=sees_images(plugins.load("detectors", detector)),
     )
 
 

@@ -196,6 +196,7 @@ class PromptDenylist:
     """
 
     name = "prompt-denylist"
+    sees_images = False
 
     def __init__(self, study: Study) -> None:
         reason = self.unavailable(study)

@@ -118,6 +118,7 @@ class PromptClassifier:
     """
 
     name = "prompt-classifier"
+    sees_images = False
 
     def __init__(self, study: Study) -> None:
         reason = self.unavailable(study)
@@ -212,6 +213,7 @@ class PromptConcepts:
     """
 
     name = "prompt-concepts"
+    sees_images = False
 
     def __init__(self, study: Study) -> None:
         reason = self.unavailable(study)

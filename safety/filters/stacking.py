@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from audit.errors import AuditError
+from audit.statistics import auc
 
 Floats = NDArray[np.float64]
 CHUNK = 2**24
@@ -60,6 +61,8 @@ def stack(
     filter is chosen, on the other folds; both are compared on the images left out. An AUC compares
     pairs within a fold only, for scores of different fits have no common scale (Forman and Scholz
     2010). The interval is the percentile bootstrap over prompts of the difference, the fits given.
+    Where both areas are 1 no draw varies: each may be as low as Newcombe's (2006) limit of an area
+    of 1, and the gain lies within that distance of 0.
 
     Args:
         scores: filter → raw scores, shape (N,), without missing values.
@@ -107,8 +110,13 @@ def stack(
     weights = np.concatenate([np.ones((1, count), np.float32), resampled])[:, prompt]
     stacked, alone_auc = (_within(s, y, fold_of, weights) for s in (out, single))
     gains = stacked - alone_auc
-    known = gains[1:][np.isfinite(gains[1:])]
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    interval = f"percentile bootstrap over {count} prompts, {draws} draws"
+    if stacked[0] == alone_auc[0] == 1:
+        high = 1 - auc(y, y, level)[1][0]
+        low, interval = -high, "Newcombe's limit of an area of 1"
+    else:
+        known = gains[1:][np.isfinite(gains[1:])]
+        low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     whole = _model().fit(x, y)
     return Stack(
         weights=dict(zip(names, whole[-1].coef_[0].tolist(), strict=True)),
@@ -123,7 +131,7 @@ def stack(
         n=len(x),
         restricted=int(y.sum()),
         method=f"logistic regression on standardised scores, {made}-fold cross-validation by "
-        f"prompt; AUC within folds; percentile bootstrap over {count} prompts, {draws} draws",
+        f"prompt; AUC within folds; {interval}",
     )
 
 

@@ -13,6 +13,9 @@ from PIL import Image
 
 from audit.detectors.base import Batch, Item
 from audit.errors import AuditError
+from audit.study import detectors_of
+from probes.memorization import Memorization
+from probes.safety_filters import SafetyFilters
 from safety.filters.decisions import FILTERS
 from safety.filters.declared import Declared, declared
 from tests.safety.synthetic import study
@@ -52,6 +55,29 @@ def test_naming_a_detector_of_filters_is_enough() -> None:
     names = [filter.name for filter in found.filters[2:]]
     assert names == ["nudenet", "denylist-exact", "denylist-stemmed", "denylist-folded"]
     assert found.detectors[2:] == ("nudenet", "prompt-denylist")
+
+
+def test_a_filter_of_prompts_alone_looks_at_no_image() -> None:
+    words = {"prompt-denylist": {"words": ["red hexagon"]}}
+    entries = [
+        {"score": "prompt_classifier_toxic", "threshold": 0.5},
+        {"name": "texts", "any": ["denylist-exact", "prompt_classifier_toxic"]},
+        {"name": "deployed", "any": ["texts", "safety-checker"]},
+    ]
+    seeing = {f.name for f in _declared(entries, **words).filters if f.sees_images}
+    assert seeing == {"safety-checker", "opennsfw", "deployed"}
+
+
+def test_declared_filters_bring_their_detectors_to_their_own_study_alone() -> None:
+    probe = SafetyFilters()
+    words = {"prompt-denylist": {"words": ["red hexagon"]}}
+    section = {"cases": [{"prompt": "a", "concept": "b", "restricted": True}]}
+    wanted = study("safety", section, detectors=words)
+    list(probe.uses(wanted))
+    assert detectors_of(probe, wanted) == (*SafetyFilters.detectors, "prompt-denylist")
+    assert detectors_of(probe, study()) == probe.detectors == SafetyFilters.detectors
+    # A probe without the method: its own, whatever the study.
+    assert detectors_of(Memorization(), wanted) == Memorization.detectors
 
 
 @pytest.mark.parametrize(
