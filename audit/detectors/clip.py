@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -41,7 +43,7 @@ class Clip:
     def __init__(self, study: Study) -> None:
         options = study.detector_options(self.name)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model, self._preprocess, self._tokenize, self._identity = open_clip_model(
+        self._clip = open_clip_model(
             str(options.get("model", DEFAULT_MODEL)), options.get("pretrained"), self._device
         )
         self._heads: dict[str, NDArray[np.float32]] = {}
@@ -58,7 +60,7 @@ class Clip:
 
     def describe(self) -> Mapping[str, Any]:
         """See :class:`audit.detectors.Detector`."""
-        return {**self._identity, "vocabulary": self._vocabulary, "known_error": None}
+        return {**self._clip.identity, "vocabulary": self._vocabulary, "known_error": None}
 
     def detect(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
         """See :class:`audit.detectors.Detector`."""
@@ -83,11 +85,11 @@ class Clip:
         return batch.share("clip", lambda: self.encode_images(batch.images))
 
     @torch.inference_mode()
-    def encode_images(self, images: Sequence[Any]) -> NDArray[np.float32]:
-        """Unit embeddings of PIL images, shape (n, d)."""
-        pixels = torch.stack([self._preprocess(image) for image in images]).to(self._device)
+    def encode_images(self, images: Sequence[Any], normalize: bool = True) -> NDArray[np.float32]:
+        """Embeddings of PIL images, shape (n, d); unit vectors unless `normalize` is off."""
+        pixels = torch.stack([self._clip.preprocess(image) for image in images]).to(self._device)
         embeddings: NDArray[np.float32] = (
-            self._model.encode_image(pixels, normalize=True).float().cpu().numpy()
+            self._clip.network.encode_image(pixels, normalize=normalize).float().cpu().numpy()
         )
         return embeddings
 
@@ -95,8 +97,9 @@ class Clip:
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit embeddings of texts, shape (n, d)."""
         chunks = [
-            self._model.encode_text(
-                self._tokenize(list(texts[start : start + 256])).to(self._device), normalize=True
+            self._clip.network.encode_text(
+                self._clip.tokenize(list(texts[start : start + 256])).to(self._device),
+                normalize=True,
             )
             .float()
             .cpu()
@@ -107,10 +110,21 @@ class Clip:
         return stacked
 
 
-def open_clip_model(
-    model: str, pretrained: Any, device: str
-) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """Network, preprocessing, tokenizer and identity of an open_clip model.
+@dataclass(frozen=True, eq=False)
+class OpenClip:
+    """An open_clip model: its network, the preprocessing of an image, its tokenizer, what it is."""
+
+    network: Any
+    preprocess: Any
+    tokenize: Any
+    identity: Mapping[str, Any]
+
+
+_in_use: WeakValueDictionary[tuple[str, str, str], OpenClip] = WeakValueDictionary()
+
+
+def open_clip_model(model: str, pretrained: Any, device: str) -> OpenClip:
+    """Load an open_clip model, once for all that use it at the same time.
 
     Args:
         model: ``phantom``, a folder with ``open_clip_config.json``, or an open_clip architecture.
@@ -121,6 +135,9 @@ def open_clip_model(
     """
     import open_clip
 
+    key = (model, str(pretrained), device)
+    if (loaded := _in_use.get(key)) is not None:
+        return loaded
     identity: dict[str, Any] = {"model": model, "open_clip": open_clip.__version__}
     if model == "phantom":
         from audit.phantom import path
@@ -152,4 +169,5 @@ def open_clip_model(
         else [path for path in [Path(str(pretrained))] if path.is_file()]
     )
     identity["weights"] = {path.name: sha256_file(path) for path in files}
-    return network.eval(), preprocess, tokenizer, identity
+    _in_use[key] = loaded = OpenClip(network.eval(), preprocess, tokenizer, identity)
+    return loaded

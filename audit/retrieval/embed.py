@@ -44,9 +44,9 @@ class Encoder:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = device
-        self.network, self.preprocess, self.tokenize, self.identity = open_clip_model(
-            model, pretrained, device
-        )
+        clip = open_clip_model(model, pretrained, device)
+        self.network, self.preprocess = clip.network, clip.preprocess
+        self.tokenize, self.identity = clip.tokenize, clip.identity
 
     @torch.inference_mode()
     def images(self, pixels: list[torch.Tensor]) -> NDArray[np.float32]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from audit.detectors.base import Batch
@@ -60,14 +59,8 @@ class Embedding:
 
     def raw(self, batch: Batch) -> Floats:
         """As the network gives them, for heads trained on these, shape (len(batch), d)."""
-        return batch.share(f"{self._key} raw", lambda: self._raw(batch.images))
-
-    @torch.inference_mode()
-    def _raw(self, images: Sequence[Any]) -> Floats:
-        clip: Any = self._clip
-        pixels = torch.stack([clip._preprocess(image) for image in images]).to(clip._device)
-        embeddings: Floats = clip._model.encode_image(pixels).float().cpu().numpy()
-        return embeddings
+        key = f"{self._key} raw"
+        return batch.share(key, lambda: self._clip.encode_images(batch.images, normalize=False))
 
     def texts(self, texts: Sequence[str]) -> Floats:
         """Unit embeddings of texts, shape (n, d)."""

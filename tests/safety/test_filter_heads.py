@@ -251,10 +251,17 @@ def test_heads_read_the_one_embedding_that_clip_has_computed(
         "heads": {"sign": {"file": str(path)}, "raw": {"file": str(path), "normalize": False}}
     }
     detector = ClipHead(study(detectors=settings))
-    calls: list[int] = []
-    detector.embedding._clip.encode_images = lambda images: calls.append(1)  # type: ignore
+    own = detector.embedding._clip
+    assert own._clip is clip._clip  # the network is loaded once
+    encode, calls = own.encode_images, []
+
+    def counted(pictures: Any, normalize: bool = True) -> Any:
+        calls.append(normalize)
+        return encode(pictures, normalize)
+
+    own.encode_images = counted  # type: ignore[method-assign]
     found = detector.detect(images)
-    assert not calls
+    assert calls == [False]  # for the head without normalisation; the unit vectors were there
     np.testing.assert_allclose(found["sign"], fitted.predict_proba(embedding)[:, 1], atol=1e-4)
     assert (np.array(found["sign"]) > 0.5).tolist() == restricted.tolist()
     # The raw embedding is the same direction with its own length.
