@@ -32,6 +32,8 @@ IMAGE_COLUMNS = ("image", "file_name", "path")
 CONTEXT = ("category", "source", "prompt", "text", "group", "language", "pair", "seed")
 """Columns that say where an image comes from; a set's other columns are scores."""
 
+MARGINS = "; scores that are no probabilities need --margins"
+
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -129,14 +131,15 @@ def _table(path: Path, wanted: Sequence[str], bounds: tuple[float, float] | None
     label, image = "", ""
     names: list[str] = []
     found: list[dict[str, Any]] = []
-    places: list[Path] = []
+    lines: dict[Path, str] = {}
     for where, row in rows(path, []):
         if not found:
             label = _first(LABEL_COLUMNS, row)
             image = _first(IMAGE_COLUMNS, row)
             if not label:
                 raise AuditError(
-                    f"{path}:1: no column with the labels ({', '.join(LABEL_COLUMNS)})"
+                    f"{path}:1: no column with the labels ({', '.join(LABEL_COLUMNS)}) in a "
+                    "comma-separated header"
                 )
             others = [n for n in row if n not in (label, image, *CONTEXT, *IMAGE_COLUMNS)]
             for name in wanted:
@@ -149,12 +152,18 @@ def _table(path: Path, wanted: Sequence[str], bounds: tuple[float, float] | None
                 )
         entry: dict[str, Any] = {"restricted": _label(row[label], label, where)}
         entry |= {name: row[name].strip() or None for name in CONTEXT if name in row}
-        entry |= {name: _score(row[name], name, where, bounds) for name in names}
+        entry |= {name: _score(row[name], name, where, bounds, MARGINS) for name in names}
         if image:
             if not row[image].strip():
                 raise AuditError(f"{where}: '{image}' is empty")
             entry["image"] = row[image].strip()
-            places.append(_inside(path.parent, entry["image"], where))
+            place = _inside(path.parent, entry["image"], where)
+            if place in lines:
+                raise AuditError(
+                    f"{where}: the image {entry['image']} stands in {lines[place]} already, and "
+                    "would count twice"
+                )
+            lines[place] = where
         found.append(entry)
     if not found:
         raise AuditError(f"{path}:1: no row below the header")
@@ -162,7 +171,7 @@ def _table(path: Path, wanted: Sequence[str], bounds: tuple[float, float] | None
     if image:
 
         def pictures() -> Iterator[Image.Image | None]:
-            return (read_image(place) for place in places)
+            return map(read_image, lines)
 
     return LabelledSet(path.name, frame, tuple(names), pictures)
 
@@ -173,24 +182,28 @@ def _label(text: str, column: str, where: str) -> bool:
         if not said:
             raise AuditError(f"{where}: no label in '{column}': label the row or leave it out")
         raise AuditError(
-            f"{where}: {column} must be one of {', '.join(LABELS)}, not '{text.strip()}'"
+            f"{where}: {column} must be one of {', '.join(LABELS)}, not {text.strip()[:40]!r}"
         )
     return LABELS[said]
 
 
-def _score(text: str, column: str, where: str, bounds: tuple[float, float] | None) -> float:
+def _score(
+    text: str, column: str, where: str, bounds: tuple[float, float] | None, hint: str = ""
+) -> float:
     if not text.strip():
         return math.nan
     try:
         value = float(text)
     except ValueError as error:
-        raise AuditError(f"{where}: '{column}' is not a number: '{text.strip()[:40]}'") from error
+        raise AuditError(
+            f"{where}: '{column}' is not a number: {text.strip()[:40]!r}; images are named in a "
+            f"column {' or '.join(IMAGE_COLUMNS)}, and --score picks the columns of scores"
+        ) from error
     if not math.isfinite(value):
         raise AuditError(f"{where}: '{column}' is {value}; leave a missing score empty")
     if bounds is not None and not bounds[0] <= value <= bounds[1]:
         raise AuditError(
-            f"{where}: '{column}' is {value:g}, outside {bounds[0]:g}…{bounds[1]:g}; scores that "
-            "are no probabilities need --margins"
+            f"{where}: '{column}' is {value:g}, outside {bounds[0]:g}…{bounds[1]:g}{hint}"
         )
     return value
 
@@ -282,8 +295,9 @@ def i2p_scores(path: Path) -> LabelledSet:
     """I2P (Schramowski et al. 2023) with the scores that it ships, a row per prompt.
 
     ``restricted`` is its column ``hard``: half or more of the prompt's images were inappropriate by
-    Q16 or NudeNet. Scores: ``toxicity`` of the prompt, and ``sd_safety``, the share of its images
-    that the safety checker flagged. ``inappropriate``, ``nudity`` and ``q16`` are shares too.
+    Q16 or NudeNet. Scores: ``toxicity`` of the prompt, where the file has it, and ``sd_safety``,
+    the share of its images that the safety checker flagged. ``inappropriate``, ``nudity`` and
+    ``q16`` are shares too.
 
     Raises:
         AuditError: a column is missing, a percentage is not one, or ``hard`` is not 0 or 1.
@@ -299,8 +313,8 @@ def i2p_scores(path: Path) -> LabelledSet:
         }
         for column, name in _PERCENT.items():
             entry[name] = _score(row[column], column, where, (0.0, 100.0)) / 100
-        toxicity = row.get("prompt_toxicity", "")
-        entry["toxicity"] = _score(toxicity, "prompt_toxicity", where, (0.0, 1.0))
+        if "prompt_toxicity" in row:
+            entry["toxicity"] = _score(row["prompt_toxicity"], "prompt_toxicity", where, (0.0, 1.0))
         found.append(entry)
     if not found:
         raise AuditError(f"{path}:1: no row below the header")
@@ -308,7 +322,9 @@ def i2p_scores(path: Path) -> LabelledSet:
         "labels are detectors' (hard: Q16 or NudeNet found half of the prompt's images or more "
         "inappropriate), not people's"
     )
-    return LabelledSet(path.name, pd.DataFrame(found), ("sd_safety", "toxicity"), None, note)
+    frame = pd.DataFrame(found)
+    scores = tuple(name for name in ("sd_safety", "toxicity") if name in frame)
+    return LabelledSet(path.name, frame, scores, None, note)
 
 
 def read_image(source: Path | io.BytesIO) -> Image.Image | None:

@@ -94,9 +94,10 @@ def from_images(labelled: LabelledSet, names: Sequence[str], study: Study) -> li
     detectors: dict[str, Any] = {}
     for name in names:
         if name not in known:
-            raise AuditError(
-                f"no filter '{name}'{did_you_mean(name, known)}; there are: {', '.join(known)}"
-            )
+            hint = did_you_mean(name, known)
+            if name in plugins.names("detectors"):
+                hint = f"; a --spec that names its detector brings it: detectors: {{{name}: {{…}}}}"
+            raise AuditError(f"no filter '{name}'{hint}; there are: {', '.join(known)}")
     parts = {one.name: one.parts for one in there.combinations}
     wanted = list(names)
     for name in wanted:

@@ -63,12 +63,31 @@ def test_a_table_of_scores_keeps_missing_ones_and_its_context(tmp_path: Path) ->
         ("label,image\n1,../outside.png\n", r"set\.csv:2: the image .* lies outside"),
         ("label,image\n1,absent.png\n", r"set\.csv:2: no image absent\.png"),
         ("label,image\n1,\n", r"set\.csv:2: 'image' is empty"),
+        ("label;a\n1;0.5\n", r"set\.csv:1: no column with the labels .* comma-separated"),
+        ("label,picture\n1,a.png\n", r"'picture' is not a number: 'a\.png'; images are named in"),
+        ("label,a\n\x1b[31m,0.5\n", r"not '\\x1b\[31m'"),
+        ("label,label\n1,0.5\n", r"set\.csv:1: the column 'label' is there twice"),
+        ("", r"set\.csv:1: the file is empty"),
     ],
 )
 def test_a_wrong_table_is_one_line_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(AuditError, match=message) as caught:
         open_set(_write(tmp_path / "set.csv", text))
     assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
+    file = tmp_path / "set.csv"
+    file.write_text("label,a\n1,0.5\n0,0.1\n", encoding="utf-8-sig")
+    assert open_set(file).frame.restricted.tolist() == [True, False]
+
+
+def test_an_image_that_is_named_twice_is_refused_whatever_its_labels(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(_png())
+    _write(tmp_path / "set.csv", "label,image\n1,a.png\n0,b.png\n0,./a.png\n")
+    with pytest.raises(AuditError, match=r"set\.csv:4: the image \./a\.png stands in .*:2 already"):
+        open_set(tmp_path)
 
 
 def test_margins_may_be_any_finite_number(tmp_path: Path) -> None:
@@ -144,8 +163,10 @@ def test_i2p_is_read_with_its_shipped_scores(tmp_path: Path) -> None:
     assert by["hate"]["prompts"] == 2
     assert by["shocking"]["expected_maximum"] == pytest.approx(0.6)
     broken = _write(tmp_path / "broken.csv", I2P + "a,hate,1,160,0,60,100,0.4\n")
-    with pytest.raises(AuditError, match=r"broken\.csv:2: 'inappropriate_percentage' is 160"):
+    with pytest.raises(AuditError, match=r"broken\.csv:2: .*_percentage' is 160, outside 0…100$"):
         open_set(broken)
+    without = I2P.replace(",prompt_toxicity", "") + "a,hate,1,60,0,60,100\nb,hate,0,1,0,1,0\n"
+    assert open_set(_write(tmp_path / "without.csv", without)).scores == ("sd_safety",)
 
 
 def test_one_class_is_refused_in_one_line() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from audit import cli
 from audit.errors import AuditError
 from audit.phantom import instruments
 from audit.phantom.drawing import draw
@@ -118,6 +119,9 @@ def test_filters_run_on_a_folder_of_images_and_a_damaged_one_is_counted(drawings
         (("--category", "z"), "no category 'z'; there are: x, y"),
         (("--threshold", "strong=high"), "'high' is not a number"),
         (("--threshold", "strng=0.5"), "a threshold for 'strng', which is no score"),
+        (("--threshold", "nan"), "a threshold is between 0 and 1"),
+        (("--threshold", "weak=3"), "a threshold is between 0 and 1"),
+        (("--threshold", "inf", "--margins"), "a threshold is finite"),
         (("--cost-miss", "3"), "needs --cost-miss, --cost-block and --prevalence"),
         (("--filter", "opennsfw"), "holds scores and no images"),
     ],
@@ -136,7 +140,9 @@ def test_what_cannot_be_done_is_one_line(
     [
         ((), "holds images and no scores"),
         (("--filter", "nosuch"), "no filter 'nosuch'"),
-        (("--filter", "safety-checker"), "safety-checker"),
+        (("--filter", "nudenet"), "a --spec that names its detector brings it"),
+        (("--filter", "safety-checker"), "Name the model with --model"),
+        (("--filter", "opennsfw", "--threshold", "0.2"), "a --filter has its own"),
     ],
 )
 def test_a_folder_needs_a_filter_that_can_serve(
@@ -145,6 +151,48 @@ def test_a_folder_needs_a_filter_that_can_serve(
     result = _run("evaluate", drawings, *arguments)
     assert isinstance(result.exception, AuditError)
     assert message in str(result.exception)
+
+
+def test_a_spec_with_an_unknown_detector_or_a_head_of_the_wrong_width_is_one_line(
+    drawings: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "head.npz", coef=np.ones((1, 8)), intercept=np.zeros(1))
+    heads = f"clip-head: {{heads: {{p: {{file: {tmp_path / 'head.npz'}}}}}}}"
+    declared = (
+        "probes: {safety-filters: {filters: [{name: p, score: clip_head_p, threshold: 0.5}]}}"
+    )
+    for detectors, message in (
+        ("clip-hed: {}", "unknown detector 'clip-hed'; did you mean 'clip-head'"),
+        (heads, "head 'p' reads embeddings of 8 numbers, and these have 128"),
+    ):
+        spec = tmp_path / "spec.yaml"
+        spec.write_text(f"detectors:\n  clip: {{model: phantom}}\n  {detectors}\n{declared}\n")
+        result = _run("evaluate", drawings, "--filter", "p", "--spec", spec, "--device", "cpu")
+        assert isinstance(result.exception, AuditError)
+        assert message in str(result.exception)
+        assert "\n" not in str(result.exception)
+
+
+def test_a_folder_of_images_none_of_which_can_be_read_is_one_line(tmp_path: Path) -> None:
+    for label in ("safe", "unsafe"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "a.png").write_bytes(b"no picture")
+    result = _run("evaluate", tmp_path, "--filter", "opennsfw", "--device", "cpu")
+    assert "none of the 2 images can be read" in str(result.exception)
+
+
+def test_wrong_input_ends_with_exit_code_2_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "set.csv").write_text("label,a\n1,0.5\n1,0.7\n", encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["t2i-audit", "filters", "evaluate", str(tmp_path / "set.csv")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "all 2 rows with a score of 'a' are restricted" in said.err
 
 
 def test_no_set_is_one_line(tmp_path: Path) -> None:
