@@ -1,93 +1,216 @@
-"""Codecs: what marks an image and what reads the mark, as the products' own scripts do."""
+"""Codecs: what marks an image and what reads the mark, behind one interface."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.stats import binom
 
 from audit.errors import AuditError
 
-from . import dwtdct
+from . import dwtdct, dwtdctsvd
+
+Bits = NDArray[np.bool_]
+Domain = Literal["uint8", "float32"]
+
+
+class Codec(Protocol):
+    """A watermark with a fixed message.
+
+    Attributes:
+        name: unique among the codecs in use.
+        bits: the message, shape (n,); shape (0,) where it is not known.
+        domains: number formats in which an image is read, such as ``uint8`` and ``float32``:
+            encoders and decoders in use disagree, so each is a test of its own.
+        smallest: the least number of pixels that it can be read from.
+    """
+
+    name: str
+    bits: Bits
+    domains: tuple[str, ...]
+    smallest: int
+
+    def embed(self, image: Image.Image) -> Image.Image:
+        """A marked copy, RGB.
+
+        Raises:
+            AuditError: only the mark's owner can embed it, or the image is too small.
+        """
+
+    def decode(self, images: Sequence[Image.Image]) -> Bits:
+        """The bits read from images of any sizes, marked or not, shape (images, domains, n).
+
+        Without a known message n is the number of bits that the mark holds.
+
+        Raises:
+            AuditError: an image has fewer than `smallest` pixels.
+        """
+
+
+class SelfChecking(Codec, Protocol):
+    """A mark whose bits say by themselves whether it is there, message known or not.
+
+    Attributes:
+        chance: how often random bits say so: the p-value of an image that has the mark.
+        note: what to tell whoever relies on it, one sentence.
+    """
+
+    chance: float
+    note: str
+
+    def present(self, decoded: Bits) -> Bits:
+        """Whether the mark is there, of bits as `decode` gives them, shape (images,)."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """How well decoded bits agree with a message, or with many.
+
+    Every array has the shape (images,), or (images, keys) for many.
+
+    Attributes:
+        matches: agreeing bits in the domain and polarity in which most agree.
+        domain: its index into the codec's `domains`.
+        inverted: the opposite of the message was read. An inverted mark is a mark: encoder and
+            decoder disagree on a sign or an offset, as diffusers' SDXL watermarker and the uint8
+            decoders do.
+        p: P(M ≥ matches), M ~ Binomial(n, ½), times the tests made (domains × 2 polarities;
+            Bonferroni), at most 1. It is nominal: the bits of real, unmarked images are no fair
+            coins, so a key's true rate is measured on clean images.
+    """
+
+    matches: NDArray[np.int64]
+    domain: NDArray[np.int64]
+    inverted: NDArray[np.bool_]
+    p: NDArray[np.float64]
+
+
+def agreement(decoded: Bits, keys: Bits) -> NDArray[np.int64]:
+    """Agreeing bits for each domain, upright only.
+
+    Args:
+        decoded: shape (images, domains, n).
+        keys: messages, shape (n,) or (keys, n).
+
+    Returns:
+        Shape (images, domains) or (images, domains, keys).
+
+    >>> agreement(np.array([[[True, False, True]]]), np.array([True, True, True]))
+    array([[2]])
+    """
+    # #(a = b) = (n + ⟨±a, ±b⟩) / 2: one product of matrices for all images and keys.
+    read, wanted = 2.0 * decoded - 1, 2.0 * keys - 1
+    agreeing: NDArray[np.int64] = np.rint((decoded.shape[-1] + read @ wanted.T) / 2).astype(int)
+    return agreeing
+
+
+def match(decoded: Bits, keys: Bits) -> Match:
+    """Decoded bits, shape (images, domains, n), against a message (n,) or many (keys, n).
+
+    >>> found = match(np.zeros((1, 2, 32), bool), np.ones(32, bool))
+    >>> int(found.matches[0]), bool(found.inverted[0]), float(found.p[0]) == 4 * 2.0**-32
+    (32, True, True)
+    """
+    domains, n = decoded.shape[1:]
+    upright = agreement(decoded, keys)
+    tests = np.concatenate([upright, n - upright], axis=1)
+    best = tests.argmax(axis=1)
+    matches = np.take_along_axis(tests, np.expand_dims(best, 1), axis=1).squeeze(1)
+    p = np.minimum(1.0, 2 * domains * binom.sf(matches - 1, n, 0.5))
+    return Match(matches, best % domains, best >= domains, p)
+
+
+def by_size(
+    images: Sequence[Image.Image], smallest: int, name: str, limit: int = 1 << 18
+) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+    """Places and RGB pixels, shape (k, H, W, 3), of images of one size, some `limit` pixels a time.
+
+    Raises:
+        AuditError: an image has fewer than `smallest` pixels, which the codec `name` needs.
+    """
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for place, image in enumerate(images):
+        refuse_small(image, smallest, name)
+        sizes.setdefault(image.size, []).append(place)
+    for (width, height), places in sizes.items():
+        step = max(1, limit // (width * height))
+        for start in range(0, len(places), step):
+            part = places[start : start + step]
+            yield part, np.stack([np.asarray(images[place].convert("RGB")) for place in part])
+
+
+def refuse_small(image: Image.Image, smallest: int, name: str) -> None:
+    """One clear line where an image has too few pixels for the mark `name`."""
+    if image.width * image.height < smallest:
+        side = int(np.ceil(np.sqrt(smallest)))
+        raise AuditError(
+            f"an image of {image.width}×{image.height} pixels is too small for the watermark "
+            f"'{name}': it needs {side}×{side}; deliver it larger"
+        )
+
+
+def unpacked(message: bytes) -> Bits:
+    """The bits of bytes, most significant first, shape (8 · bytes,)."""
+    return np.unpackbits(np.frombuffer(message, np.uint8)).astype(bool)
+
 
 LEAST_PIXELS = 256 * 256
 """invisible-watermark refuses smaller images: too few blocks for the message."""
 
-METHODS = ("dwtDct", "dwtDctSvd")
-
-
-class Codec(Protocol):
-    """A watermark with a fixed message; made by a factory without arguments."""
-
-    name: str
-    bits: NDArray[np.bool_]
-    """The message, shape (n,)."""
-
-    def embed(self, image: Image.Image) -> Image.Image:
-        """A marked copy."""
-
-    def decode(self, image: Image.Image) -> NDArray[np.bool_]:
-        """The n bits read from an image, marked or not."""
+METHODS: Mapping[str, ModuleType] = {"dwtDct": dwtdct, "dwtDctSvd": dwtdctsvd}
 
 
 class InvisibleWatermark:
-    """A mark of the package invisible-watermark.
+    """A mark of the package invisible-watermark, on blocks of the image.
 
     Args:
         name: of the codec.
-        message: the bytes that are embedded, most significant bit first.
+        message: what is embedded: bytes, most significant bit first, or bits, shape (n,).
         method: ``dwtDct``, as in the Stable Diffusion scripts, or the sturdier ``dwtDctSvd``.
-
-    Raises:
-        AuditError: from `embed` and `decode`, for an image of fewer than 256×256 pixels.
+        embeds: the domain in which images are marked: ``uint8`` as in the scripts, or ``float32``
+            as diffusers' SDXL pipelines do it. OpenCV's chroma has another offset in each, so a
+            mark is read in both.
     """
 
-    def __init__(self, name: str, message: bytes, method: str = "dwtDct") -> None:
-        if method not in METHODS or not message:
+    domains: tuple[str, ...] = ("uint8", "float32")
+    smallest = LEAST_PIXELS
+
+    def __init__(
+        self, name: str, message: bytes | Bits, method: str = "dwtDct", embeds: Domain = "uint8"
+    ) -> None:
+        if method not in METHODS or not len(message):
             raise AuditError(f"a watermark needs a message and a method of {', '.join(METHODS)}")
-        self.name, self.message, self.method = name, message, method
-        self.bits: NDArray[np.bool_] = np.unpackbits(np.frombuffer(message, np.uint8)).astype(bool)
+        self.name, self.method, self.embeds = name, method, embeds
+        self.bits: Bits = unpacked(message) if isinstance(message, bytes) else message
 
     def embed(self, image: Image.Image) -> Image.Image:
-        """A marked copy, RGB."""
-        bgr = self._bgr(image)
-        if self.method == "dwtDct":
-            marked = dwtdct.embed(bgr, self.bits)
+        """See :class:`Codec`."""
+        refuse_small(image, self.smallest, self.name)
+        bgr = np.asarray(image.convert("RGB"))[:, :, ::-1]
+        if self.embeds == "uint8":
+            marked = METHODS[self.method].embed(np.ascontiguousarray(bgr), self.bits)
         else:
-            from imwatermark import WatermarkEncoder  # imports torch: only where it is needed
-
-            encoder = WatermarkEncoder()
-            encoder.set_watermark("bits", self.bits.tolist())
-            marked = encoder.encode(bgr, self.method)
+            # To −1…1 and back, as a pipeline's images come: the last bit can decide at a step's
+            # edge, and plain areas have many.
+            signed = 2 * (bgr / np.float32(255)) - 1
+            given = np.ascontiguousarray(255 * (signed / 2 + np.float32(0.5)))
+            signed = 2 * (METHODS[self.method].embed(given, self.bits) / 255 - np.float32(0.5))
+            shares = (signed.clip(-1, 1) * np.float32(0.5) + np.float32(0.5)).clip(0, 1)
+            marked = (shares * 255).round().astype(np.uint8)
         return Image.fromarray(np.ascontiguousarray(marked[:, :, ::-1]))
 
-    def decode(self, image: Image.Image) -> NDArray[np.bool_]:
-        """The bits that the image holds, shape (n,)."""
-        bgr = self._bgr(image)
-        if self.method == "dwtDct":
-            return dwtdct.read(bgr, len(self.bits))
-        from imwatermark import WatermarkDecoder
-
-        decoder = WatermarkDecoder("bits", len(self.bits))
-        return np.asarray(decoder.decode(bgr, self.method), dtype=bool)
-
-    def _bgr(self, image: Image.Image) -> NDArray[np.uint8]:
-        if image.width * image.height < LEAST_PIXELS:
-            raise AuditError(
-                f"an image of {image.width}×{image.height} pixels is too small for the watermark "
-                f"'{self.name}': it needs 256×256; deliver it larger"
-            )
-        # The scripts read with OpenCV: blue first.
-        return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
-
-
-def stable_diffusion_v1() -> InvisibleWatermark:
-    """``scripts/txt2img.py`` of CompVis/stable-diffusion: 136 bits."""
-    return InvisibleWatermark("sd-v1", b"StableDiffusionV1")
-
-
-def stable_diffusion_v2() -> InvisibleWatermark:
-    """``scripts/txt2img.py`` of Stability-AI/stablediffusion: 32 bits."""
-    return InvisibleWatermark("sd-v2", b"SDV2")
+    def decode(self, images: Sequence[Image.Image]) -> Bits:
+        """See :class:`Codec`."""
+        n = len(self.bits)
+        bits = np.zeros((len(images), len(self.domains), n), bool)
+        for places, rgb in by_size(images, self.smallest, self.name):
+            bgr = np.ascontiguousarray(rgb[..., ::-1])
+            for place, domain in enumerate(self.domains):
+                bits[places, place] = METHODS[self.method].read(bgr.astype(domain, copy=False), n)
+        return bits
