@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image
 
 from audit.detectors.base import Batch, Item, unavailable
 from audit.errors import AuditError
 from audit.plugins import did_you_mean
 from audit.store import column_safe
-from safety.watermarks.attacks import jpeg
+from safety import perturbations as change
 
 if TYPE_CHECKING:
     from audit.study import Study
@@ -36,61 +35,25 @@ class Perturbation:
     apply: Callable[[Image.Image], Image.Image]
 
 
-def resized(image: Image.Image, factor: float) -> Image.Image:
-    """Reduced and enlarged again, bicubic: what a thumbnail loses."""
-    width, height = image.size
-    small = (max(1, round(width * factor)), max(1, round(height * factor)))
-    smaller = image.resize(small, Image.Resampling.BICUBIC)
-    return smaller.resize(image.size, Image.Resampling.BICUBIC)
-
-
-def cropped(image: Image.Image, share: float) -> Image.Image:
-    """The centre of `share` of each side, enlarged to the size there was."""
-    width, height = image.size
-    x, y = width * (1 - share) / 2, height * (1 - share) / 2
-    box = (x, y, width - x, height - y)
-    return image.resize(image.size, Image.Resampling.BICUBIC, box=box)
-
-
-def blurred(image: Image.Image, share: float) -> Image.Image:
-    """Gaussian, σ a share of the shorter side."""
-    return image.filter(ImageFilter.GaussianBlur(share * min(image.size)))
-
-
-def noisy(image: Image.Image, deviation: float) -> Image.Image:
-    """Gaussian noise of a standard deviation in pixel values, the same for every image's size."""
-    values = np.asarray(image.convert("RGB"), dtype=float)
-    noise = np.random.default_rng(0).normal(0, deviation, values.shape)
-    return Image.fromarray((values + noise).round().clip(0, 255).astype(np.uint8))
-
-
-def bordered(image: Image.Image, share: float) -> Image.Image:
-    """A white border of a share of each side, the image inside reduced."""
-    width, height = image.size
-    x, y = round(width * share), round(height * share)
-    framed = Image.new("RGB", image.size, (255, 255, 255))
-    inner = (max(1, width - 2 * x), max(1, height - 2 * y))
-    framed.paste(image.resize(inner, Image.Resampling.BICUBIC), (x, y))
-    return framed
-
-
 PERTURBATIONS: Mapping[str, Perturbation] = {
     p.name: p
     for p in (
-        Perturbation("jpeg", "JPEG, quality 50, 4:2:0", lambda i: jpeg(i, 50)),
-        Perturbation("resize", "to half the size and back, bicubic", lambda i: resized(i, 0.5)),
-        Perturbation("crop", "the centre of 90% of each side", lambda i: cropped(i, 0.9)),
-        Perturbation("blur", "Gaussian, σ 1% of the shorter side", lambda i: blurred(i, 0.01)),
-        Perturbation("noise", "Gaussian, σ 8 of 255", lambda i: noisy(i, 8)),
+        Perturbation("jpeg", "JPEG, quality 50, 4:2:0", lambda i: change.jpeg(i, 50)),
         Perturbation(
-            "brighter", "brightness × 1.2", lambda i: ImageEnhance.Brightness(i).enhance(1.2)
+            "resize", "to half the size and back, bicubic", lambda i: change.resized(i, 0.5)
         ),
+        Perturbation("crop", "the centre of 90% of each side", lambda i: change.cropped(i, 0.9)),
         Perturbation(
-            "darker", "brightness × 0.8", lambda i: ImageEnhance.Brightness(i).enhance(0.8)
+            "blur",
+            "Gaussian, σ 1% of the shorter side",
+            lambda i: change.blurred(i, 0.01 * min(i.size)),
         ),
-        Perturbation("flip", "mirrored left to right", ImageOps.mirror),
-        Perturbation("border", "white, 5% of each side", lambda i: bordered(i, 0.05)),
-        Perturbation("grey", "without colour", lambda i: ImageOps.grayscale(i).convert("RGB")),
+        Perturbation("noise", "Gaussian, σ 8 of 255", lambda i: change.noisy(i, 8)),
+        Perturbation("brighter", "brightness × 1.2", lambda i: change.brightened(i, 1.2)),
+        Perturbation("darker", "brightness × 0.8", lambda i: change.brightened(i, 0.8)),
+        Perturbation("flip", "mirrored left to right", change.mirrored),
+        Perturbation("border", "white, 5% of each side", lambda i: change.bordered(i, 0.05)),
+        Perturbation("grey", "without colour", lambda i: change.saturated(i, 0)),
     )
 }
 
@@ -127,8 +90,8 @@ class FilterRobustness:
                     f"{', '.join(known)}"
                 )
             detector = detector_of(known[name].score, there.detectors)
-            # A combination follows from its parts, and a prompt filter sees no image.
-            if not detector or detector.startswith("prompt-"):
+            # A combination has no detector: it follows from its parts.
+            if not detector or not known[name].sees_images:
                 continue
             if detector not in self._detectors:
                 factory = plugins.load("detectors", detector)

@@ -7,7 +7,7 @@ dimension in front. :func:`audit.copies.pixels.pixels` makes them from pictures.
 from .cliques import EXTRACTION, largest_clique
 from .perceptual_hash import PDQ_MATCH, hamming, pdq_style
 from .pixels import l2, l2_to_many, pixels, tiled_l2, tiled_l2_pairs
-from .similarity import ms_ssim, ms_ssim_pairs
+from .similarity import ms_ssim, ms_ssim_pairs, ssim
 from .templates import WEBSTER, at_256, stable_mask, template_error, template_errors, verbatim_error
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ms_ssim_pairs",
     "pdq_style",
     "pixels",
+    "ssim",
     "stable_mask",
     "template_error",
     "template_errors",

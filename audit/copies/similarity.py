@@ -1,4 +1,4 @@
-"""Multi-scale structural similarity (Wang, Simoncelli and Bovik 2003)."""
+"""Structural similarity of one scale (Wang et al. 2004) and of many (Wang et al. 2003)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ def scales_of(height: int, width: int) -> int:
     while side >= WINDOW and scales < len(WEIGHTS):
         side, scales = side // 2, scales + 1
     return scales
+
+
+def ssim(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    """The mean of SSIM = l · cs (Wang et al. 2004, eq. 13) of the luma over all places where an
+    11×11 Gaussian window (σ = 1.5) fits; a negative mean counts as 0.
+
+    Args:
+        x, y: shape (h, w, 3), values in [0, 1], h and w ≥ 11.
+
+    >>> x = np.random.default_rng(0).random((64, 64, 3))
+    >>> round(ssim(x, x), 6), ssim(x, 1 - x)
+    (1.0, 0.0)
+    """
+    if x.shape != y.shape:
+        raise ValueError(f"images of {x.shape} and {y.shape} cannot be compared")
+    return float(_of_planes(np.stack([x, y]).astype(float) @ _LUMA, most_scales=1)[0, 1])
 
 
 def ms_ssim(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
@@ -65,10 +81,10 @@ def ms_ssim_pairs(images: NDArray[np.floating]) -> Floats:
     return mean
 
 
-def _of_planes(level: Floats) -> Floats:
+def _of_planes(level: Floats, most_scales: int = len(WEIGHTS)) -> Floats:
     """MS-SSIM of every two of n planes, shape (n, h, w)."""
     n, height, width = level.shape
-    scales = scales_of(height, width)
+    scales = min(most_scales, scales_of(height, width))
     if not scales:
         raise ValueError(f"an image of {width}×{height} is smaller than a window of {WINDOW}")
     weights = np.array(WEIGHTS[:scales]) / sum(WEIGHTS[:scales])

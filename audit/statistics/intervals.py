@@ -36,10 +36,11 @@ def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, floa
     return (low, high)
 
 
-def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """The exact interval of Clopper and Pearson (1934): coverage is never below `level`.
 
     low = B(α/2; k, n − k + 1), high = B(1 − α/2; k + 1, n − k), quantiles of the beta distribution.
+    For clustered data give p̂ n* of an effective sample size n* (Korn and Graubard 1998).
 
     >>> low, high = clopper_pearson(0, 10)
     >>> low, round(high, 4)

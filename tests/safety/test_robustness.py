@@ -118,6 +118,17 @@ def test_a_wrong_request_is_one_line(given: dict[str, Any], message: str) -> Non
         FilterRobustness(_study(**given))
 
 
+def test_a_filter_of_prompts_has_no_copies_of_images_to_look_at() -> None:
+    words = {"prompt-denylist": {"words": ["red hexagon"]}}
+    asked = _study(filters=["denylist-exact"])
+    only = replace(asked, spec=asked.spec.replace(detectors=words))
+    with pytest.raises(AuditError, match="no filter of images serves this model"):
+        FilterRobustness(only)
+    both = _study(filters=["denylist-exact", "safety-checker"], perturbations=["flip"])
+    both = replace(both, spec=both.spec.replace(detectors=words))
+    assert set(FilterRobustness(both).describe()["detectors"]) == {"safety-checker"}
+
+
 def test_rewriting_changes_the_words_and_nothing_else() -> None:
     prompt = "a portrait of a doctor, holding a red hexagon sign"
     found = list(
