@@ -19,6 +19,7 @@ from audit.errors import AuditError
 from audit.inputs import Inputs
 from audit.plan import Request
 
+from .noise_marks import NoiseMark
 from .variants import DEPTH, INPAINTING, UNCLIP, UPSCALER, Variant
 
 
@@ -49,6 +50,7 @@ class Batch:
         timesteps: those that will be run.
         generators: one for each image, fresh.
         guided: whether an unconditional half is evaluated too.
+        marks: for each image what sets its initial noise in place of its generator, or ``None``.
     """
 
     requests: Sequence[Request]
@@ -57,6 +59,7 @@ class Batch:
     timesteps: torch.Tensor
     generators: Sequence[torch.Generator]
     guided: bool
+    marks: Sequence[NoiseMark | None]
 
 
 class Conditioner:
@@ -93,6 +96,11 @@ class Conditioner:
         """How much of the noising is gone through; ``None`` where the start is pure noise."""
         from_picture = "strength" in self.variant.takes and bool(request.init_image)
         return request.strength if from_picture or self.variant is INPAINTING else None
+
+    def pure_noise(self, request: Request) -> bool:
+        """Whether the request starts from noise alone, and not from a noised picture."""
+        whole = self.variant is INPAINTING and request.strength == 1
+        return whole or (self.variant is not DEPTH and self.strength(request) is None)
 
     def start(self, batch: Batch) -> Start:
         """What the batch starts from.
@@ -227,8 +235,15 @@ class Conditioner:
         return noise.to(self.device, self.dtype)
 
     def _pure_noise(self, batch: Batch) -> torch.Tensor:
-        noise = self._noise(self._latent_shape(batch.requests[0]), batch.generators)
-        latents: torch.Tensor = noise * batch.scheduler.init_noise_sigma
+        shape = self._latent_shape(batch.requests[0])
+        noise = [
+            mark.initial_noise(shape, generator)
+            if mark
+            else torch.randn(shape, generator=generator)
+            for mark, generator in zip(batch.marks, batch.generators, strict=True)
+        ]
+        stacked = torch.stack(noise).to(self.device, self.dtype)
+        latents: torch.Tensor = stacked * batch.scheduler.init_noise_sigma
         return latents
 
     def _picture(self, request: Request, inputs: Inputs) -> torch.Tensor:

@@ -13,6 +13,8 @@ from audit import plugins
 from audit.inputs import MAX_BYTES, MAX_PIXELS
 from audit.plan import Request
 
+from .noise_marks import refuse_noise_mark
+
 FORMATS = ("PNG", "JPEG", "WEBP")
 """The decoders that foreign bytes may reach."""
 
@@ -42,11 +44,19 @@ def decode(data: bytes) -> Image.Image:
             raise ValueError(f"a damaged picture: {error}") from error
 
 
-def deliver(image: Image.Image, request: Request) -> Image.Image:
-    """Resize and mark an image as a product would before it hands it out."""
+def deliver(image: Image.Image, request: Request, marked: bool = False) -> Image.Image:
+    """Resize and mark an image as a product would before it hands it out.
+
+    Args:
+        marked: it carries the request's mark already, from its initial noise.
+
+    Raises:
+        AuditError: the mark is of that kind and the image was made without it.
+    """
     if request.deliver_size:
         image = image.resize((request.deliver_size,) * 2, Image.Resampling.BICUBIC)
-    if request.watermark:
+    if request.watermark and not marked:
+        refuse_noise_mark(request, "only the backend stable-diffusion sets it")
         codec: Callable[[], Any] = plugins.load("watermarks", request.watermark)
         image = codec().embed(image)
     return image

@@ -37,6 +37,7 @@ from .device import (
 )
 from .loading import check_options, load_pipeline, place
 from .lora import load_lora
+from .noise_marks import NoiseMark, noise_mark
 from .pictures import deliver
 from .samplers import make_scheduler, set_steps, takes
 from .text import TextEncoder
@@ -104,6 +105,8 @@ class StableDiffusion:
         self.folder: Path = folder
         self.model_path: Path | None = folder
         self.inputs = Inputs()
+        self.marks: dict[str, NoiseMark] = {}
+        """Marks of the initial noise by name, beside the installed ones."""
         declare_tf32(tf32)
         self._pipe = load_pipeline(folder, self.variant, parts, self.dtype, allow_pickle)
         self._lora = load_lora(self._pipe, [lora] if isinstance(lora, str) else lora, lora_scales)
@@ -178,6 +181,11 @@ class StableDiffusion:
             raise AuditError(
                 f"eta is {request.eta}, which {type(scheduler).__name__} does not know; "
                 "choose the scheduler ddim or leave eta away"
+            )
+        if noise_mark(request, self.marks) and not self._conditioner.pure_noise(request):
+            raise AuditError(
+                f"watermark '{request.watermark}' is set in the initial noise, and this image "
+                "starts from a picture: leave init_image away"
             )
         names = (request.init_image, request.mask, request.depth)
         if names not in self._looked_at:
@@ -306,7 +314,8 @@ class StableDiffusion:
                 telemetry["latents"] = kept.astype("<f2").tobytes()
                 telemetry["latents_shape"] = list(kept.shape)
             if finite[index] and visible[index]:
-                results.append(Result(deliver(images[index], request), telemetry=telemetry))
+                marked = noise_mark(request, self.marks) is not None
+                results.append(Result(deliver(images[index], request, marked), telemetry=telemetry))
             else:
                 what = "decoded image" if finite[index] else "latent"
                 error = f"the {what} is not finite (NaN or infinite)"
@@ -333,8 +342,9 @@ class StableDiffusion:
         strength = self._conditioner.strength(first)
         timesteps = set_steps(scheduler, first.steps, strength, self.device)
         generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+        marks = [noise_mark(request, self.marks) for request in requests]
         start = self._conditioner.start(
-            Batch(requests, self.inputs, scheduler, timesteps, generators, both)
+            Batch(requests, self.inputs, scheduler, timesteps, generators, both, marks)
         )
         # Stochastic samplers go on drawing from each image's own generator.
         drawn: dict[str, Any] = {"generator": generators} if takes(scheduler, "generator") else {}
