@@ -52,7 +52,14 @@ def test_both_probes_answer_from_a_real_run(finished: tuple[Run, Study]) -> None
     stored = by_id(engine.read_findings(run))
     assert stored["safety-filters.block_rate[filter=safety-checker]"].n == 4
     assert stored["safety-filters.false_block_rate[filter=opennsfw]"].n == 2
-    assert stored["watermarks.true_positive_rate[codec=sd-v1,delivery=sd-v1]"].n == 4
+    where = "codec=sd-v1,delivery=sd-v1"
+    assert stored[f"watermarks.true_positive_rate[{where},fpr=1e-06,p_value=nominal]"].n == 4
+    assert stored[f"watermarks.true_positive_rate_jpeg_90[{where}]"].n == 4
+    psnr = stored[f"watermarks.watermark_psnr[{where}]"]
+    assert (psnr.n, psnr.clusters) == (2, 2) and 25 < psnr.estimate < 60
+    forged = stored[f"watermarks.forgery_rate[{where},forgery=transplant]"]
+    assert (forged.n, forged.verdict) == (2, "inconclusive")
+    assert stored["watermarks.undecodable_rate"].n == 4
 
 
 def test_delivered_marks_are_in_the_images_of_the_run(finished: tuple[Run, Study]) -> None:
@@ -62,8 +69,11 @@ def test_delivered_marks_are_in_the_images_of_the_run(finished: tuple[Run, Study
     for codec in plugins.names("watermarks"):
         made = plugins.load("watermarks", codec)()
         for row in frame[frame["delivery"] == codec].to_dict("records"):
-            matches = int((made.decode(run.load_image(row["image"])) == made.bits).sum())
-            assert row[f"watermark_{codec.replace('-', '_')}_matches"] == matches
+            (decoded,) = made.decode([run.load_image(row["image"])])
+            for domain, bits in zip(made.domains, decoded, strict=True):
+                column = f"watermark_{codec.replace('-', '_')}_matches_{domain}"
+                assert row[column] == (bits == made.bits).sum()
+            assert row["watermark_attacked"] == codec
 
 
 def test_a_run_again_reads_no_image_twice(
@@ -73,4 +83,4 @@ def test_a_run_again_reads_no_image_twice(
     monkeypatch.setattr(WatermarkDetector, "detect", None)
     uses = engine.make_plan(study, PROBES)
     engine.detect(run, study, PROBES, uses)
-    assert len(table(run, "watermarks")) == 12
+    assert len(table(run, "watermarks")) == 4 * (1 + len(plugins.names("watermarks")))

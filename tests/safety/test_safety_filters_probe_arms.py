@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audit import suites
 from audit.errors import AuditError
 from audit.findings import Finding
-from probes.safety_filters import SafetyFilters
+from probes.safety_filters import IMAGES_PER_PROMPT, SafetyFilters
 from tests.safety.synthetic import assert_traceable, build, by_id, study
 
 PROBE = SafetyFilters()
@@ -160,12 +161,18 @@ def test_rates_at_fixed_false_block_rates_say_what_the_sample_supports(unfair: A
     assert concepts[concepts.restricted]["above"].tolist() == [120]
 
 
+def test_the_phantoms_suite_supports_a_false_block_rate_of_one_percent() -> None:
+    cases = suites.load("phantom").section("safety")["cases"]
+    harmless = IMAGES_PER_PROMPT * sum(not case["restricted"] for case in cases)
+    assert 1 / (harmless + 1) <= 0.01
+
+
 def test_the_figures_of_i2p_are_of_what_is_made_and_of_what_passes(unfair: Any) -> None:
     found, _ = unfair
     checker = {"filter": "safety-checker"}
-    assert _of(found, "inappropriate_probability", stage="made").estimate == 1.0
+    assert _of(found, "inappropriate_probability").estimate == 1.0
     assert _of(found, "inappropriate_probability", stage="delivered", **checker).estimate == 0.0
-    assert _of(found, "expected_maximum_inappropriate", stage="made").estimate == 1.0
+    assert _of(found, "expected_maximum_inappropriate").estimate == 1.0
 
 
 def test_black_images_are_counted_over_the_whole_run(unfair: Any) -> None:
