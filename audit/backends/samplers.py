@@ -10,8 +10,8 @@ from audit.errors import AuditError
 from audit.plugins import did_you_mean
 
 SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
+    "ddpm": ("DDPMScheduler", {"clip_sample": False}),
     "dpm++": ("DPMSolverMultistepScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
@@ -20,7 +20,8 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
 }
 """The samplers of the model cards by name: diffusers class and what is set beside the model's own
-configuration. ``model`` names the scheduler that the model itself ships."""
+configuration. ``model`` names the scheduler that the model itself ships. Clipping is for pixels;
+what is denoised here are latents, which a configuration that says nothing would clip."""
 
 
 def scheduler_class(name: str) -> tuple[str, Mapping[str, Any]] | None:

@@ -65,6 +65,8 @@ def suite_from_table(path: Path, rows: Sequence[Row], base: Suite | None = None)
         if set(languages) <= set(known):
             section["attribute"] = "occupation"
         content["languages"] = section
+    # Whether a mark is on them can be asked of any images.
+    content["watermarks"] = {"prompts": list(dict.fromkeys(row.prompt for row in rows))}
     return Suite(path.stem, f"The prompts of {path.name}, images made elsewhere.", content)
 
 

@@ -27,6 +27,7 @@ TABLES = (
     "languages.alignment",
     "watermarks.robustness",
     "watermarks.null",
+    "quality.front",
 )
 """The probes' tables that a figure is drawn from."""
 

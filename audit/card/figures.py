@@ -41,7 +41,7 @@ def forest(
         show: prints a value of the axis.
         axis: what the axis measures.
         domain: the axis' ends; default: what holds every interval and reference.
-        width: at :data:`NARROW` the label stands above its line.
+        width: at :data:`NARROW` label and value stand above their line.
     """
     domain = domain or _domain(marks, include=())
     return _rows(marks, name, title, show, axis, domain, width, stem=None)
@@ -115,7 +115,7 @@ def roc(curves: Sequence[Curve], *, name: str, title: str, width: int = 560) -> 
     x, y, parts = _square("harmless images blocked", "restricted images blocked", width)
     height = y(0.0) + 46
     for index, curve in enumerate(curves):
-        group, dashes = f"series-{index % 4}", _DASHES[index % 4]
+        group, dashes = f"series-{index % 4}", _DASHES[(index + index // 4) % 4]
         line = " ".join(f"{draw.px(x(fpr))},{draw.px(y(tpr))}" for fpr, tpr in curve.points)
         dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
         parts.append(f'<g class="{group}"><polyline class="curve" points="{line}"{dashed}/></g>')
@@ -174,9 +174,11 @@ def _rows(
     stem: float | None,
 ) -> str:
     wide = width > NARROW
-    row, top = (24, 34) if wide else (42, 34)
     longest = max((len(mark.label) for mark in marks), default=0)
-    left, right = (min(206, 30 + 7.3 * longest), width - 250) if wide else (16, width - 18)
+    left, right = (min(240, 30 + 7.3 * longest), width - 250) if wide else (16, width - 18)
+    # In the narrow form the label stands above its line, and where it is long above its value.
+    beside = all(7 * len(mark.label + draw.said(mark, show)) < width - 18 for mark in marks)
+    row, top = (24 if wide else 42 if beside else 58), 34
     x = Scale(*domain, left, right)
     bottom = top + row * len(marks)
     parts = [_legend(marks, left if wide else 4, wide)]
@@ -187,15 +189,17 @@ def _rows(
         parts.append(draw.line("axis", x(stem), top, x(stem), bottom))
     for index, mark in enumerate(marks):
         above = top + row * index
-        middle = above + (row / 2 if wide else 29)
+        middle = above + (row / 2 if wide else row - 13)
         if wide:
             parts.append(
-                draw.text(left - 12, middle + 4, draw.short(mark.label, 25), "end", mark.label)
+                draw.text(left - 12, middle + 4, draw.short(mark.label, 30), "end", mark.label)
             )
             parts.append(draw.text(right + 14, middle + 4, draw.said(mark, show), ""))
         else:
-            parts.append(draw.text(4, above + 15, draw.short(mark.label, 18), "", mark.label))
-            parts.append(draw.text(width - 4, above + 15, draw.said(mark, show), "end quiet"))
+            parts.append(draw.text(4, above + 15, draw.short(mark.label, 46), "", mark.label))
+            below, kind = (15, "end quiet") if beside else (31, "quiet")
+            start = width - 4 if beside else 4
+            parts.append(draw.text(start, above + below, draw.said(mark, show), kind))
         if mark.estimate is None:
             continue
         body = ""

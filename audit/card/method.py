@@ -17,8 +17,8 @@ SHORT = 6
 
 _EVALUATION = (
     "The measured results stand under Limitations and Bias, each with its interval, its images "
-    "and its verdict. Image quality on a public benchmark (FID, CLIP score over guidance) is not "
-    "part of this audit."
+    "and its verdict. The figures of public benchmarks (FID on COCO captions) need their data and "
+    "are not part of this audit."
 )
 
 _RUN = (

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from audit.findings import Finding
 
-from . import bias, languages, method, pictures
+from . import bias, filters, languages, method, pictures, quality, watermarks
 from .blocks import Block, Figure, Fold, Prose, Row, Section, Table, text
 from .content import Card, finite
-from .figures import NARROW, WIDE, Curve, duplication, forest, roc
+from .figures import NARROW, WIDE, duplication, forest
 from .strokes import Mark
-from .tables import by_metric, cross_checks, findings_table, methods_table, summary
-from .wording import UNWRITTEN, VERDICTS, clean, markdown, metric, where
+from .tables import by_measure, by_metric, cross_checks, findings_table, methods_table, summary
+from .wording import UNWRITTEN, VERDICTS, clean, markdown, metric, plain, scalar, where
 
 if TYPE_CHECKING:
     from audit.store import Run
@@ -25,6 +26,8 @@ PROBES = {
     "memorization": "Memorization",
     "safety-filters": "Safety filters",
     "watermarks": "Watermark and provenance",
+    "limitations": "Limitations",
+    "quality": "Evaluation",
 }
 """Probe → the title of its section; other probes follow under their own names."""
 
@@ -109,6 +112,7 @@ def _summary(card: Card) -> Iterator[Block]:
         )
     if card.findings:
         yield summary(card.findings, PROBES)
+        yield Fold("By measure", [by_measure(card.findings, PROBES)])
     else:
         yield Prose("The run holds no findings: nothing was analysed.")
     yield Prose(
@@ -153,12 +157,13 @@ def _probe(run: Run, card: Card, probe: str) -> Iterator[Block]:
         yield findings_table("Over all images", whole)
         yield methods_table("Over all images", whole)
         findings = [finding for finding in findings if finding.slice]
-    yield from _special(card, probe)
+    special = list(_special(card, probe))
+    yield from special
     already = {metric for name, metric in _DRAWN.items() if name in card.tables}
     for place, (title, group) in enumerate(by_metric(findings)):
         blocks = list(_measured(title, group, drawn_elsewhere=group[0].metric in already))
         accused = any(finding.verdict == "exceeds" for finding in group)
-        if accused or place == 0 or len(group) == 1:
+        if accused or len(group) == 1 or (place == 0 and not special):
             yield from blocks
         else:
             yield Fold(f"{title}: {_tally(group)}", blocks)
@@ -204,7 +209,12 @@ def _special(card: Card, probe: str) -> Iterator[Block]:
     elif probe == "memorization":
         yield from _duplication(card)
     elif probe == "safety-filters":
-        yield from _roc(card)
+        yield from filters.roc_curves(card)
+        yield from filters.side_by_side(card)
+    elif probe == "watermarks":
+        yield from watermarks.blocks(card)
+    elif probe == "quality":
+        yield from quality.blocks(card)
 
 
 def _forest(title: str, group: list[Finding]) -> Figure:
@@ -212,9 +222,11 @@ def _forest(title: str, group: list[Finding]) -> Figure:
     shares = any(
         group[0].metric.startswith(part) or group[0].metric.endswith(part) for part in _SHARES
     )
+    common = _common_slice(group)
+    marks = [_mark(finding, without=common) for finding in group]
     wide, narrow = (
         forest(
-            [_mark(finding) for finding in group],
+            marks,
             name=f"{_slug(group[0])}-{width}",
             title=title,
             show=about.show,
@@ -224,13 +236,26 @@ def _forest(title: str, group: list[Finding]) -> Figure:
         )
         for width in (WIDE, NARROW)
     )
-    return Figure(wide, narrow, f"{title}. Point: estimate; line: interval; n: images.")
+    said = "".join(f" {plain(name).capitalize()}: {value}." for name, value in common.items())
+    caption = f"{title}.{said} Point: estimate; line: interval; n: images."
+    return Figure(wide, narrow, clean(caption))
 
 
-def _mark(finding: Finding) -> Mark:
+def _common_slice(group: list[Finding]) -> dict[str, str]:
+    """What the slices of several findings share, where they also differ: a caption says it once."""
+    first = group[0].slice
+    if len(group) < 2 or len(first) < 2:
+        return {}
+    held = {name: {scalar(finding.slice[name]) for finding in group} for name in first}
+    common = {name: values.pop() for name, values in held.items() if len(values) == 1}
+    return common if len(common) < len(first) else {}
+
+
+def _mark(finding: Finding, without: Collection[str] = ()) -> Mark:
     low, high = finding.ci or (None, None)
+    own = {name: value for name, value in finding.slice.items() if name not in without}
     return Mark(
-        clean(where(finding)),
+        clean(where(replace(finding, slice=own))),
         finding.estimate,
         low,
         high,
@@ -272,33 +297,6 @@ def _threshold(note: str) -> str:
     """The sentence of a finding that names the threshold and its negatives."""
     _, found, rest = note.partition("Threshold: ")
     return found + rest
-
-
-def _roc(card: Card) -> Iterator[Block]:
-    frame = card.tables.get("safety_filters.roc")
-    if frame is None:
-        return
-    areas = {
-        str(finding.slice.get("filter")): finding
-        for finding in card.of("safety-filters")
-        if finding.metric == "auc" and list(finding.slice) == ["filter"]
-    }
-    curves = []
-    for name, rows in frame.groupby("filter", sort=True):
-        pairs = zip(map(finite, rows["fpr"]), map(finite, rows["tpr"]), strict=True)
-        points = sorted((x, y) for x, y in pairs if x is not None and y is not None)
-        curves.append(Curve(_curve_label(str(name), areas.get(str(name))), points))
-    title = "Filters: restricted images blocked against harmless images blocked"
-    wide, narrow = (
-        roc(curves, name=f"roc-{width}", title=title, width=width) for width in (560, NARROW)
-    )
-    yield Figure(wide, narrow, f"{title}, over every threshold. Dashed diagonal: chance.")
-
-
-def _curve_label(name: str, area: Finding | None) -> str:
-    if area is None or area.estimate is None:
-        return clean(name)
-    return f"{clean(name)}: AUC {metric('auc').show(area.estimate)}, n {area.n:,}"
 
 
 def _slug(finding: Finding) -> str:

@@ -127,10 +127,21 @@ def cross_checks(title: str, findings: Sequence[Finding]) -> Table | None:
 
 
 def summary(findings: Sequence[Finding], names: Mapping[str, str]) -> Table:
-    """For every metric of every probe: how many findings came to which verdict.
+    """For every probe: how many findings came to which verdict.
 
     `names` has the title of each probe's section.
     """
+    rows = []
+    for probe in dict.fromkeys(finding.probe for finding in findings):
+        own: list[str] = [f.verdict for f in findings if f.probe == probe]
+        counts = [count(own.count(name)) for name in VERDICTS]
+        rows.append(Row([text(names.get(probe, probe)), *counts]))
+    verdicts = map(str.capitalize, VERDICTS.values())
+    return Table("Findings by verdict", ["Section", *verdicts], rows)
+
+
+def by_measure(findings: Sequence[Finding], names: Mapping[str, str]) -> Table:
+    """The same for every metric of every probe, with what lies furthest from its reference."""
     rows = []
     probes = dict.fromkeys(finding.probe for finding in findings)
     for probe in probes:
@@ -140,7 +151,7 @@ def summary(findings: Sequence[Finding], names: Mapping[str, str]) -> Table:
             rows.append(Row([text(title), text(names.get(probe, probe)), *counts, furthest(group)]))
     verdicts = map(str.capitalize, VERDICTS.values())
     columns = ["Measured", "Section", *verdicts, "Furthest from reference"]
-    return Table("Findings by verdict", columns, rows)
+    return Table("Findings by measure and verdict", columns, rows)
 
 
 def furthest(findings: Sequence[Finding]) -> Cell:
@@ -179,7 +190,8 @@ def verdict(finding: Finding) -> Cell:
 
 
 def _title(name: str, columns: Sequence[str]) -> str:
-    by = f", by {' and '.join(map(plain, columns))}" if columns else ""
+    *first, last = map(plain, columns or [""])
+    by = f", by {', '.join(first)}{' and ' if first else ''}{last}" if columns else ""
     return clean(metric(name).label + by)
 
 

@@ -118,6 +118,9 @@ METRICS = {
     "auc": Metric("Area under the ROC curve", decimal),
     "miss_rate_at_fpr": Metric("Miss rate at a stated false-block rate", percent),
     "precision_at_recall": Metric("Precision at a stated recall", percent),
+    "stack_gain": Metric(
+        "Gain of a stack of filters over the best single one, area under the ROC curve", signed
+    ),
     "brier_score": Metric("Brier score of a filter's probability", decimal),
     "expected_cost": Metric("Declared cost of a filter's errors, an image", decimal),
     "false_block_gap": Metric(
@@ -140,6 +143,32 @@ METRICS = {
     "false_positive_rate": Metric("False-positive rate", percent),
     "inverted_rate": Metric("Share of marked images whose mark is read inverted", percent),
     "bit_accuracy": Metric("Share of the watermark's bits read correctly", percent),
+    "watermark_psnr": Metric("PSNR of marked to unmarked images, dB", decimal),
+    "watermark_ssim": Metric("SSIM of marked to unmarked images", decimal),
+    "forgery_rate": Metric("Share of unmarked images taken for marked after a forgery", percent),
+    "undecodable_rate": Metric("Share of delivered images that cannot be decoded", percent),
+    "photorealism_cmmd": Metric("Distance to the reference pictures, CMMD", decimal),
+    "photorealism_kid": Metric("Distance to the reference pictures, KID of CLIP features", decimal),
+    "text_exact_match": Metric("Share of images that show the word asked for", percent),
+    "text_character_error_rate": Metric("Character error rate of words asked for", percent),
+    "binding_accuracy": Metric("Attributes bound to what they belong to", percent),
+    "counting_accuracy": Metric("Things counted as asked for", percent),
+    "spatial_accuracy": Metric("Things placed as asked for", percent),
+    "face_detection_rate": Metric("Share of images with a face where one was asked for", percent),
+    "extra_face_rate": Metric("Share of images with more faces than asked for", percent),
+    "face_confidence": Metric("Confidence of the face detector", decimal),
+    "autoencoder_psnr": Metric("PSNR after the autoencoder, dB", decimal),
+    "autoencoder_ssim": Metric("SSIM after the autoencoder", decimal),
+    "autoencoder_clip_distance": Metric("CLIP distance after the autoencoder", decimal),
+    "autoencoder_writing_survival": Metric("Words still legible after the autoencoder", percent),
+    "autoencoder_portrait_survival": Metric("Faces still found after the autoencoder", percent),
+    "cmmd": Metric("Distance to the reference pictures, CMMD", decimal),
+    "kid": Metric("Distance to the reference pictures, KID of CLIP features", decimal),
+    "alignment": Metric("Alignment with the prompt, CLIP score", decimal),
+    "aesthetics": Metric("Aesthetic score", decimal),
+    "scheduler_alignment_gap": Metric("Alignment with another scheduler, difference", signed),
+    "size_alignment_gap": Metric("Alignment at another size, difference", signed),
+    "agreement_mark_c2pa": Metric("Share of files of which mark and C2PA manifest agree", percent),
 }
 
 _FAMILIES = {

@@ -16,7 +16,7 @@ import click
 STEPS = {
     "decoder": (2400, 20),
     "encoder": (2000, 20),
-    "phantom": (6300, 30),
+    "phantom": (5000, 30),
     "null": (7200, 30),
     "reader": (2000, 20),
     "clip": (2400, 20),

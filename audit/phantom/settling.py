@@ -15,8 +15,8 @@ is the one whose reading in the second stage came nearest.
 A few dozen rows are enough for so small a model to learn a language. Before it settles, the phantom
 therefore forgets the words that only the starved language has.
 
-How long the phantom trains before is a matter of thousands of steps: after 5,000 it does not always
-show the skin that is asked for, after 7,600 it gives captions that it saw once back too often.
+Trained for 7,600 steps instead of 5,000, the phantom gives captions that it saw once back too
+often.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from .clusters import cluster_mean, paired_difference
 from .corrections import Corrected, correct_shares, likeliest_shares, rogan_gladen
 from .crossed import crossed_bootstrap, two_way_difference, two_way_mean
 from .curves import average_precision, precision_recall_curve, roc_curve
+from .distances import Distance, cmmd, kid, mmd
 from .divergence import (
     AgainstNull,
     against_null,
@@ -51,6 +52,7 @@ __all__ = [
     "Brier",
     "Calibration",
     "Corrected",
+    "Distance",
     "Equivalence",
     "OperatingPoint",
     "Rate",
@@ -64,6 +66,7 @@ __all__ = [
     "calibration_error",
     "clopper_pearson",
     "cluster_mean",
+    "cmmd",
     "cohens_h",
     "confidence_sequence",
     "correct_shares",
@@ -77,12 +80,14 @@ __all__ = [
     "images_needed",
     "images_per_arm",
     "jensen_shannon",
+    "kid",
     "krippendorff_alpha",
     "kullback_leibler",
     "likeliest_shares",
     "manski_bounds",
     "mcnemar",
     "mean_absolute_deviation",
+    "mmd",
     "paired_difference",
     "paired_proportions",
     "pairs_needed",

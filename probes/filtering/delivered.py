@@ -55,7 +55,7 @@ def made(seen: Decisions) -> Iterator[Finding]:
     rows = seen.labelled()
     # Where the prompt is taken at its word, the share is 1 by definition.
     if not seen.foreign and seen.truth.column != "concept":
-        yield from _figures(seen, rows["is_restricted"], {"stage": "made"}, "as made")
+        yield from _figures(seen, rows["is_restricted"], {}, "as made")
 
 
 def passed(seen: Decisions) -> Iterator[Finding]:

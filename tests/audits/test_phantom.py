@@ -199,6 +199,12 @@ def test_the_checker_errs_as_often_as_published(phantom: Run):
         )
         assert finding.ci[0] <= 0.1
         assert finding.estimate <= 0.15
+    (at,) = (
+        f
+        for f in found(phantom, "safety-filters", "miss_rate_at_fpr")
+        if f.slice == {"filter": "safety-checker", "false_block_rate": 0.01}
+    )
+    assert at.estimate is not None and at.estimate <= 0.15
     areas = {f.slice["filter"]: f.estimate for f in found(phantom, "safety-filters", "auc")}
     assert areas["safety-checker"] > 0.95
 
@@ -208,7 +214,7 @@ def test_marks_are_found_where_they_were_set_and_nowhere_else(phantom: Run):
         assert finding.estimate > 0.5, finding
     for finding in found(phantom, "watermarks", "detection_rate"):
         assert finding.estimate == 0, finding
-    jpeg = found(phantom, "watermarks", "true_positive_rate_jpeg90")
+    jpeg = found(phantom, "watermarks", "true_positive_rate_jpeg_50")
     assert max(f.estimate for f in jpeg) < 0.5  # dwtDct does not survive it
 
 

@@ -45,6 +45,20 @@ def axis(svg: ElementTree.Element) -> tuple[float, float]:
     return ticks["0%"], ticks["100%"]
 
 
+def test_in_the_narrow_form_a_long_label_stands_above_its_value() -> None:
+    short = [Mark("grey", 0.5, 0.4, 0.6, 9)]
+    long = [Mark("denylist-stemmed · translation", 0.1, 0.05, 0.3, 9), *short]
+    for marks, beside in ((short, True), (long, False)):
+        svg = parsed(
+            forest(marks, name="f", title="t", show=percent, axis="", domain=(0, 1), width=NARROW)
+        )
+        at = {str(text.text): float(text.attrib["y"]) for text in svg.iter(f"{SVG}text")}
+        value = next(y for text, y in at.items() if text.startswith("50.0% (40"))
+        assert (at["grey"] == value) is beside
+        assert all(mark.label in at for mark in marks)  # whole
+        assert points(svg)[-1][2] > value
+
+
 @pytest.mark.parametrize("width", [760, NARROW])
 def test_a_forests_points_lie_on_the_axis_of_its_ticks(width: int) -> None:
     svg = parsed(

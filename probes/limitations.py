@@ -1,0 +1,111 @@
+"""Which of the limits that model cards admit does this model have, and how far do they go?
+
+Asked: for words on signs; for colours, numbers and places that must belong to the right things; for
+single faces; and for what a reference set of pictures shows.
+Measured: CMMD and KID to the reference; whether the word can be read; whether CLIP puts the image
+to its own caption and not to the same words put otherwise; whether a face is found where one was
+asked for; and what is left of a picture that only goes through the autoencoder.
+Analysed: every share and mean by prompts as clusters, against a positive control where one can be
+made: the same words written by us, the same captions drawn by us. A limit "exceeds" where the whole
+interval lies beyond the control and its margin. Languages, bias and memorization have probes of
+their own and are not measured twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from audit.evidence import Analysis, table
+from audit.findings import Finding
+from audit.plan import Use
+from audit.store import Run, column_safe
+from audit.study import Study
+from probes.limits import autoencoder, compositions, people, realism, words
+from probes.limits.apart import Apart
+from probes.limits.findings import not_tested
+from probes.limits.settings import PROBE, settings
+
+ELSEWHERE = {
+    "non_english_prompts": "languages",
+    "bias": "demographics",
+    "memorization_of_training_images": "memorization",
+}
+"""Limit of the cards → the probe that measures it."""
+INSTRUMENTS = ("clip", "faces", "text")
+
+
+class Limitations:
+    """See :class:`audit.study.Probe`. Suite section: ``limitations``, the spec's options override
+    it part by part; :data:`probes.limits.settings.KEYS`.
+
+    Tables: ``words`` and ``scenes``, the positive controls; ``autoencoder``, a row per picture;
+    ``captions`` and ``reference``, embeddings that need not be computed again.
+    """
+
+    name = PROBE
+    question = "Which limits that model cards admit does this model have, and how far do they go?"
+    reference = (
+        "Limitations of the Stable Diffusion model cards; Jayasumana et al. 2024 (CMMD); "
+        "Bińkowski et al. 2018 (KID); Thrush et al. 2022, Winoground"
+    )
+    detectors = INSTRUMENTS
+
+    def detectors_of(self, study: Study) -> tuple[str, ...]:
+        """Those that some part of the suite's section is read by."""
+        asked = settings(study)
+        clip = bool(asked.contrasts or asked.photographs)
+        wanted = {"clip": clip, "faces": bool(asked.people), "text": bool(asked.words)}
+        return tuple(name for name in INSTRUMENTS if wanted[name])
+
+    def uses(self, study: Study) -> Iterator[Use]:
+        """Each part in turn; a request that another probe makes as well is made once."""
+        asked = settings(study)
+        groups: list[tuple[str, str, int, dict[str, Any]]] = [
+            (prompt, "photorealism", asked.photograph_images, {}) for prompt in asked.photographs
+        ]
+        groups += [
+            (word.prompt, "text", asked.word_images, {"says": word.says}) for word in asked.words
+        ]
+        groups += [
+            (caption, one.kind, asked.contrast_images, {"contrast": one.key})
+            for one in asked.contrasts
+            for caption in one.captions
+        ]
+        groups += [(prompt, "faces", asked.people_images, {}) for prompt in asked.people]
+        for prompt, part, images, more in groups:
+            tags = {"part": part, "says": None, "contrast": None, **more}
+            read_by = {"text": "text", "faces": "faces"}.get(part, "clip")
+            unseen = tuple(name for name in INSTRUMENTS if name != read_by)
+            # A set that is held against another must not come from a few noises (probes.quality).
+            start = images * asked.photographs.index(prompt) if part == "photorealism" else 0
+            for index in range(images):
+                request = study.request(prompt, start + index)
+                yield Use(request, prompt, {**tags, "index": index}, unseen)
+
+    def analyse(self, run: Run, study: Study) -> Analysis:
+        """Each limit in the order of the cards."""
+        asked, frame = settings(study), table(run, self.name)
+        if frame.empty:
+            frame = frame.reindex(columns=["part"])
+        apart = Apart(run, study, self.name)
+        found = [
+            *realism.findings(frame, asked, apart),
+            *words.findings(frame, asked, apart),
+            *compositions.findings(frame, asked, apart),
+            *people.findings(frame, asked, apart),
+            *autoencoder.findings(asked, apart),
+            *_elsewhere(run),
+        ]
+        return Analysis(found, apart.tables)
+
+
+def _elsewhere(run: Run) -> Iterator[Finding]:
+    for metric, probe in ELSEWHERE.items():
+        asked = (run.path / f"uses/{column_safe(probe)}.parquet").is_file()
+        reason = (
+            f"it is measured once, by the probe {probe}: see its findings"
+            if asked
+            else f"the probe {probe}, which measures it, was not run"
+        )
+        yield not_tested(PROBE, metric, reason)

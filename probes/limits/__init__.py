@@ -1,0 +1,1 @@
+"""Parts of the probes `limitations` and `quality`, one file a question."""
