@@ -118,6 +118,7 @@ class _Crew:
             self.job.finish(number, rows)
             worker.given.remove(number)
             self._measure(processor, len(rows), waited)
+            self._fill(worker)  # a dead one's batches came when it had begun all of its own
         elif kind == "stopped":
             worker.last_words = content
         else:
@@ -134,6 +135,10 @@ class _Crew:
             worker.given.append(number)
             with suppress(OSError):  # it is gone, as the next reading of its pipe will tell
                 worker.pipe.send((number, self.job.batches[number]))
+
+    def _fill(self, worker: _Worker) -> None:
+        while self.left and len(worker.given) < 2:
+            self._give(worker)
 
     def _bury(self, worker: _Worker) -> None:
         self.alive.remove(worker)
@@ -156,8 +161,7 @@ class _Crew:
                 file=sys.stderr,
             )
         for other in self.alive:
-            while self.left and len(other.given) < 2:
-                self._give(other)
+            self._fill(other)
 
 
 def _exit(code: int) -> str:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -105,6 +105,23 @@ def test_a_batch_on_which_two_workers_die_is_named_and_the_rest_is_made(
     # The same command tries again, here without workers.
     generate(store, spec.replace(devices=()), backend, planned(), ledger(store))
     assert hashes(store) == alone
+
+
+def test_a_dead_workers_batches_reach_one_that_has_begun_all_of_its_own():
+    pipes = [multiprocessing.Pipe() for _ in range(2)]
+    dead = SimpleNamespace(exitcode=-signal.SIGKILL, join=lambda: None)
+    busy, other = (workers._Worker("cpu", dead, ours) for ours, _ in pipes)
+    job = SimpleNamespace(batches={n: f"batch {n}" for n in range(3)}, finish=lambda *_: None)
+    crew = workers._Crew(job, [busy, other])
+    for worker in (busy, other, busy):
+        crew._give(worker)
+    for number in (0, 2):  # both are begun, neither is written
+        crew._hear(busy, "at", number)
+    crew._bury(other)
+    crew._hear(busy, "made", (0, [], 0.0, 0.0))
+    received = pipes[0][1]
+    assert [received.recv()[0] for _ in range(3)] == [0, 2, 1]
+    assert busy.given == [2, 1]
 
 
 def test_a_run_whose_workers_all_die_is_incomplete(
