@@ -53,7 +53,7 @@ def build(
             seed = first_seed + index
             request = Request(f"a portrait of a {subject}", seed=seed, guidance=guidance)
             common = np.random.default_rng([seed, *map(ord, subject)]).random(2)
-            own = np.random.default_rng([seed, *map(ord, subject), len(str(path))]).random()
+            own = np.random.default_rng([seed, *map(ord, subject + path.name)]).random()
             seen[request.id] = (common[0] if common[1] < steady else own) < female
             rows.append(
                 {"request": request.id, **vars(request), "batch": 0, "slot": index,
@@ -309,7 +309,7 @@ def test_every_change_of_the_page_is_that_of_the_document(runs, tmp_path: Path):
 
 def test_gates_that_do_not_hold_end_with_exit_code_3(runs):
     arguments = [str(runs["a"]), str(runs["changed"])]
-    met = ["change(demographics.share_female_presenting) >= -0.1",
+    met = ["change(demographics.share_female_presenting) >= -0.2",
            "demographics.amplification_x <= 1.3"]  # fmt: skip
     arguments += [part for gate in met for part in ("--gate", gate)]
     assert CliRunner().invoke(command, arguments).exception is None
