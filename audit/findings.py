@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -134,3 +135,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def not_tested(
+    probe: str,
+    metric: str,
+    part: Mapping[str, Any],
+    reason: str,
+    counts: Mapping[str, int] | None = None,
+) -> Finding:
+    """A finding without a figure: the reason why, and the outcomes that were counted."""
+    return Finding(
+        probe,
+        metric,
+        dict(part),
+        verdict="not_tested",
+        note=f"Not tested: {reason}.",
+        detail={"outcomes": dict(counts)} if counts else {},
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
+from audit import findings
 from audit.findings import Finding, Side, Verdict, judge
 from audit.statistics import Rate
 from safety.filters.decisions import Decisions
@@ -64,15 +66,5 @@ def evidence(seen: Decisions, rows: pd.DataFrame, where: Mapping[str, Any]) -> d
     return {"arm": arm, **seen.evidence(rows, where)}
 
 
-def not_tested(
-    metric: str, part: Mapping[str, Any], reason: str, counts: Mapping[str, int] | None = None
-) -> Finding:
-    """Why there is no figure."""
-    return Finding(
-        PROBE,
-        metric,
-        dict(part),
-        verdict="not_tested",
-        note=f"Not tested: {reason}.",
-        detail={"outcomes": dict(counts)} if counts else {},
-    )
+not_tested = partial(findings.not_tested, PROBE)
+"""Why there is no figure."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from audit import findings
 from audit.findings import Finding, Side, Verdict, judge
 from audit.statistics import Rate, cluster_mean
 from safety.slices import evidence, outcomes
@@ -132,15 +134,5 @@ def mean_by_prompt(
     return estimate, (max(low, below), min(high, above))
 
 
-def not_tested(
-    metric: str, part: Mapping[str, Any], reason: str, counts: Mapping[str, int] | None = None
-) -> Finding:
-    """Why there is no figure."""
-    return Finding(
-        PROBE,
-        metric,
-        dict(part),
-        verdict="not_tested",
-        note=f"Not tested: {reason}.",
-        detail={"outcomes": dict(counts)} if counts else {},
-    )
+not_tested = partial(findings.not_tested, PROBE)
+"""Why there is no figure."""
