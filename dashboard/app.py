@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import duckdb
@@ -9,36 +11,42 @@ import streamlit as st
 
 from audit.errors import AuditError
 from dashboard import parts, runs
-from dashboard.views import card, gallery, memorization, overview
 
 HERE = Path(__file__).parent
+
+PAGES = {
+    "Results": [
+        ("overview", "Overview", "insights"),
+        ("gallery", "Gallery", "grid_view"),
+        ("side_by_side", "Side by side", "compare"),
+        ("compare", "Compare runs", "difference"),
+        ("card", "Model card", "description"),
+    ],
+    "Probes": [
+        ("bias", "Bias", "groups"),
+        ("languages", "Languages", "translate"),
+        ("memorization", "Memorization", "content_copy"),
+        ("filters", "Filters", "filter_alt"),
+        ("watermarks", "Watermarks", "branding_watermark"),
+    ],
+    "People": [("review", "Review", "how_to_reg")],
+}
+"""Group → pages: the module in :mod:`.views`, which is the address too; title; Material icon."""
 
 
 def main() -> None:
     """One rerun of the app."""
     st.set_page_config("t2i-audit", HERE / "icon.svg", layout="wide", initial_sidebar_state=220)
-    st.html(HERE / "style.css")
+    st.html(f"<style>{_styles()}</style>")
     start = st.Page(lambda: None, default=True, title="Start", visibility="hidden")
     pages = {
-        "overview": st.Page(
-            overview.page, title="Overview", icon=":material/insights:", url_path="overview"
-        ),
-        "gallery": st.Page(
-            gallery.page, title="Gallery", icon=":material/grid_view:", url_path="gallery"
-        ),
-        "memorization": st.Page(
-            memorization.page,
-            title="Memorization",
-            url_path="memorization",
-            icon=":material/content_copy:",
-        ),
-        "card": st.Page(
-            card.page, title="Model card", icon=":material/description:", url_path="card"
-        ),
+        group: [_page(*row) for row in rows if _there(row[0])] for group, rows in PAGES.items()
     }
-    chosen = st.navigation([start, *pages.values()])
+    chosen = st.navigation(
+        {"": [start]} | {group: found for group, found in pages.items() if found}
+    )
     if chosen == start:
-        st.switch_page(pages["overview"], query_params=dict(st.query_params))
+        st.switch_page(pages["Results"][0], query_params=dict(st.query_params))
     with st.sidebar:
         parts.choose_run(list(runs.shown()))
     try:
@@ -47,6 +55,28 @@ def main() -> None:
         parts.warn(str(error))
     except duckdb.Error as error:
         parts.warn(f"the run cannot be read: {error}")
+
+
+def _page(name: str, title: str, icon: str) -> st.Page:
+    return st.Page(_opener(name), title=title, icon=f":material/{icon}:", url_path=name)
+
+
+def _there(name: str) -> bool:
+    return (HERE / f"views/{name}.py").is_file()
+
+
+def _opener(name: str) -> Callable[[], None]:
+    def show() -> None:
+        """A page's imports wait until somebody opens it."""
+        import_module(f"dashboard.views.{name}").page()
+
+    return show
+
+
+def _styles() -> str:
+    """The style of all pages, then what each page brings."""
+    files = [HERE / "style.css", *sorted(HERE.glob("css/*.css"))]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
 main()
