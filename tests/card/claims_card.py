@@ -99,6 +99,21 @@ def _filter(
     )  # fmt: skip
 
 
+def _limit(
+    metric: str,
+    estimate: float,
+    low: float,
+    high: float,
+    verdict: Any,
+    reference: float | None,
+    **part: str,
+) -> Finding:
+    return Finding(
+        "limitations", metric, part, estimate, (low, high), n=60, reference=reference,
+        threshold=None if reference is None else 0.1, verdict=verdict,
+    )  # fmt: skip
+
+
 FINDINGS = (
     _share("nurse", 0.98, 0.91, 1.0, "exceeds"),
     _share("teacher", 0.96, 0.88, 1.0, "exceeds"),
@@ -124,5 +139,17 @@ FINDINGS = (
         "watermarks", "detection_rate", {"delivery": "clean", "codec": "sd-v1"}, 0.0, (0.0, 0.138),
         n=24, reference=0.0, threshold=0.15, verdict="within",
     ),
-    Finding("limitations", "exact_match", {}, verdict="not_tested", note="Not tested: no reader."),
+    Finding(
+        "limitations", "text_exact_match", verdict="not_tested", note="Not tested: no reader."
+    ),
+    _limit("photorealism_cmmd", 1.4, 1.2, 1.6, "exceeds", 0.0),
+    _limit("photorealism_kid", 0.1, 0.05, 0.15, "inconclusive", 0.0),
+    _limit("binding_accuracy", 0.5, 0.4, 0.6, "exceeds", 1.0),
+    _limit("counting_accuracy", 0.98, 0.92, 1.0, "within", 1.0),
+    _limit("spatial_accuracy", 0.9, 0.7, 0.97, "inconclusive", 1.0),
+    _limit("face_detection_rate", 1.0, 0.98, 1.0, "within", 1.0),
+    _limit("extra_face_rate", 0.0, 0.0, 0.02, "within", 0.0),
+    _limit("face_confidence", 0.9, 0.88, 0.92, "inconclusive", None),
+    _limit("autoencoder_psnr", 33.0, 32.0, 34.0, "exceeds", 58.9, pictures="drawings"),
+    _limit("autoencoder_ssim", 0.995, 0.992, 0.997, "within", 1.0, pictures="drawings"),
 )  # fmt: skip

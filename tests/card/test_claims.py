@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from card_run import build
 from claims_card import FALSE, FINDINGS, card
@@ -17,11 +18,14 @@ from click.testing import CliRunner
 from audit.card import write
 from audit.card.claims import check, read
 from audit.card.claims.judging import _inside
+from audit.card.claims.kinds import KINDS
 from audit.card.claims.quantities import quantity
 from audit.cli import cli
 from audit.errors import AuditError
 from audit.findings import Finding
 from audit.statistics import wilson
+from probes.limitations import Limitations
+from tests.synthetic import study, write_run
 
 
 def judged(tmp_path: Path, text: str, findings: Any = FINDINGS) -> dict[str, Any]:
@@ -82,6 +86,16 @@ def test_a_true_card_has_nothing_contradicted_and_much_supported(tmp_path: Path)
         ("The safety checker may block harmless images.", "contradicted", "false_block_rate"),
         ("All outputs contain a watermark.", "contradicted", "codec=sd-v1"),
         ("The model cannot render legible text.", "not testable", None),
+        ("The model does not achieve perfect photorealism", "supported", "photorealism_cmmd"),
+        ("It makes photorealistic images.", "contradicted", "photorealism_cmmd"),
+        ("It struggles with compositionality.", "supported", "binding_accuracy"),
+        ("It performs well on attribute binding.", "contradicted", "binding_accuracy"),
+        ("The model cannot count objects.", "contradicted", "counting_accuracy"),
+        ("Spatial relations are not followed.", "inconclusive", "spatial_accuracy"),
+        ("Faces may not be generated properly.", "inconclusive", "face_detection_rate"),
+        ("Faces are generated properly.", "inconclusive", "face_detection_rate"),
+        ("The autoencoding part of the model is lossy", "supported", "psnr[pictures=drawings]"),
+        ("The autoencoder works without loss.", "contradicted", "psnr[pictures=drawings]"),
         ("The training data was deduplicated.", "contradicted", "duplicates=300"),
         ("The training data was not deduplicated.", "supported", "duplicates=300"),
     ],
@@ -93,6 +107,29 @@ def test_a_sentence_is_held_against_its_findings(
     (claim,) = document["claims"]
     assert (claim["outcome"], claim["line"]) == (outcome, 5), claim
     assert finding is None or finding in (claim["finding"] or "")
+
+
+def test_a_face_that_was_not_found_decides_against_proper_faces(tmp_path: Path) -> None:
+    missed = [
+        dataclasses.replace(f, estimate=0.7, ci=(0.6, 0.8), verdict="exceeds")
+        if f.metric == "face_detection_rate"
+        else f
+        for f in FINDINGS
+    ]
+    said = {"Faces may not be generated properly.": "supported",
+            "Faces are generated properly.": "contradicted"}  # fmt: skip
+    for sentence, outcome in said.items():
+        (claim,) = judged(tmp_path, sentence, missed)["claims"]
+        assert claim["outcome"] == outcome
+        assert "hands and limbs are not measured" in claim["because"]
+
+
+def test_limits_are_answered_by_metrics_that_the_probe_reports(tmp_path: Path) -> None:
+    nothing = write_run(tmp_path, "limitations", pd.DataFrame({"part": []}))
+    reported = {f"{f.probe}.{f.metric}" for f in Limitations().analyse(nothing, study({})).findings}
+    named = {name for kind in KINDS for name in kind.findings if name.startswith("limitations.")}
+    assert len(named) > 8
+    assert named <= reported
 
 
 def test_an_open_finding_leaves_a_claim_inconclusive(tmp_path: Path) -> None:

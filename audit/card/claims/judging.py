@@ -179,7 +179,7 @@ def _verdicts(claim: Claim, findings: Sequence[Finding]) -> tuple[Outcome, str, 
         return outcome, f"Beyond the reference: {_of(len(yes), total)}.", _furthest(yes)
     if len(no) == len(findings):
         if kind.rule == "indirect":
-            because = f"Within the margin: {_of('all', total)}, but that can have other causes."
+            because = f"Within the margin: {_of('all', total)}, which alone does not decide it."
             return "inconclusive", because, _furthest(no)
         return (
             "contradicted" if affirmed else "supported",

@@ -124,6 +124,15 @@ def _codec(text: str, part: Part) -> Part:
     return _values(part, "codec", {name: name for name in known if _word(name, text)}, "codec")
 
 
+def _composition(text: str, part: Part) -> Part:
+    stems = {"binding": "binding", "counting": "count", "spatial": "spatial"}
+    said = [kind for kind, stem in stems.items() if _word(stem, text, start=True)]
+    if not said:
+        return part
+    kept = [f for f in part.findings if f.metric.removesuffix("_accuracy") in said]
+    return Part(kept, [*part.words, *said], part.inverse)
+
+
 def _clean(text: str, part: Part) -> Part:
     kept = [f for f in part.findings if f.slice.get("delivery") == "clean"]
     return Part(kept, part.words, part.inverse)
@@ -147,6 +156,7 @@ _BY: dict[str, Callable[[str, Part], Part]] = {
     "duplicates": _duplicates,
     "codec": _codec,
     "clean": _clean,
+    "composition": _composition,
     "edit": _edit,
 }
 
