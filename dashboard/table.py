@@ -188,6 +188,18 @@ class Table:
         ).fetchone()
         return (found[0], found[1]) if found else (None, None)
 
+    def ask(
+        self, select: str, conditions: Iterable[Condition], views: Iterable[str], tail: str = ""
+    ) -> list[dict[str, Any]]:
+        """The rows of any other question.
+
+        Args:
+            select: ``SELECT …``, of the columns' own SQL.
+            views: those that `select` and `tail` read.
+            tail: ``GROUP BY …``, ``ORDER BY …``.
+        """
+        return self._fetch(select, list(conditions), set(views), tail and f" {tail}")
+
     def _order(self, sort: str | None, descending: bool) -> tuple[str, set[str]]:
         tail = [f"{quoted(self.base)}.request"]
         if sort:
