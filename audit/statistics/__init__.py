@@ -27,6 +27,7 @@ from .equivalence import (
     equivalence_of_proportions,
     verdict_by_interval,
 )
+from .gaps import newcombe, stratified_shares
 from .intervals import clopper_pearson, wilson
 from .missing import Bounds, manski_bounds
 from .multiplicity import benjamini_hochberg
@@ -41,7 +42,7 @@ from .power import (
 )
 from .prediction_powered import prediction_powered_difference, prediction_powered_mean
 from .ranking import auc
-from .rates import Rate, rate
+from .rates import Rate, clustered_rate, rate
 from .sequential import confidence_sequence, repeated_interval, repeated_tests, spending
 from .shrinkage import Shrunk, shrink_cells
 
@@ -66,6 +67,7 @@ __all__ = [
     "calibration_error",
     "clopper_pearson",
     "cluster_mean",
+    "clustered_rate",
     "cmmd",
     "cohens_h",
     "confidence_sequence",
@@ -88,6 +90,7 @@ __all__ = [
     "mcnemar",
     "mean_absolute_deviation",
     "mmd",
+    "newcombe",
     "paired_difference",
     "paired_proportions",
     "pairs_needed",
@@ -102,6 +105,7 @@ __all__ = [
     "rogan_gladen",
     "shrink_cells",
     "spending",
+    "stratified_shares",
     "threshold_at_fpr",
     "total_variation",
     "total_variation_interval",

@@ -67,21 +67,38 @@ def rate(events: ArrayLike, clusters: ArrayLike | None = None, level: float = 0.
     if k.ndim != 1:
         raise ValueError("events must have one dimension")
     k = k.astype(bool)
-    n, count, size = len(k), int(k.sum()), 1
+    n, count = len(k), int(k.sum())
     if n == 0:
         return Rate(None, None, 0, 0, None if clusters is None else 0, 0.0)
+    if clusters is None:
+        return Rate(count / n, wilson(count, n, level), count, n, None, float(n))
+    index = group_index(np.asarray(clusters).astype(str), n, "clusters")
+    return clustered_rate(np.bincount(index, weights=k), np.bincount(index), level)
+
+
+def clustered_rate(events: ArrayLike, members: ArrayLike, level: float = 0.95) -> Rate:
+    """:func:`rate` from the counts of each cluster, however many images stand behind them.
+
+    Args:
+        events, members: shape (C,), each cluster's events and images; no cluster is empty.
+
+    >>> clustered_rate([2, 0], [4, 4]) == rate([1, 1, 0, 0, 0, 0, 0, 0], [*"aaaabbbb"])
+    True
+    """
+    k, m = (np.asarray(counts, dtype=np.int64) for counts in (events, members))
+    if k.shape != m.shape or (m < 1).any() or (k < 0).any() or (k > m).any():
+        raise ValueError("each cluster has events among its images, and one image or more")
+    n, count, size = int(m.sum()), int(k.sum()), len(m)
+    if n == 0:
+        return Rate(None, None, 0, 0, 0, 0.0)
     p, effective = count / n, float(n)
-    if clusters is not None:
-        index = group_index(np.asarray(clusters).astype(str), n, "clusters")
-        members = np.bincount(index)
-        size = len(members)
-        simple = p * (1 - p) / n
-        if size > 1 and simple > 0:
-            residuals = np.bincount(index, weights=k) - p * members
-            effect = size / (size - 1) * float((residuals**2).sum()) / n**2 / simple
-            if effect > 1:
-                shrink = normal_quantile(level) / student_quantile(level, size - 1)
-                effective = n / effect * shrink**2
+    simple = p * (1 - p) / n
+    if size > 1 and simple > 0:
+        residuals = k - p * m
+        effect = size / (size - 1) * float((residuals**2).sum()) / n**2 / simple
+        if effect > 1:
+            shrink = normal_quantile(level) / student_quantile(level, size - 1)
+            effective = n / effect * shrink**2
     low, high = wilson(p * effective, effective, level)
     ci = (0.0 if count == 0 else low, 1.0 if count == n else high)
-    return Rate(p, ci, count, n, None if clusters is None else size, effective)
+    return Rate(p, ci, count, n, size, effective)

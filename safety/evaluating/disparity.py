@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 from scipy.stats import hypergeom
 
-from audit.statistics import benjamini_hochberg, rate, wilson
+from audit.statistics import benjamini_hochberg, newcombe, rate, stratified_shares
 
 from .separation import Interval, normal_quantile
 
@@ -124,7 +124,7 @@ def _paired(
     second = rate(flat, np.repeat(index, k - 1), level)
     spread = own.std() * others.std()
     phi = float(((own - own.mean()) * (others - others.mean())).mean() / spread) if spread else 0.0
-    ci = _newcombe(
+    ci = newcombe(
         float(own.mean()), first.ci or (0, 1), float(others.mean()), second.ci or (0, 1), phi
     )
     return Gap(
@@ -200,10 +200,7 @@ def _stratified(
     a: NDArray[np.int64], n: NDArray[np.int64], c: NDArray[np.int64], m: NDArray[np.int64],
     name: str, total: int, level: float,
 ) -> Gap:  # fmt: skip
-    w = n * m / (n + m)
-    w = w / w.sum()
-    own, other = float((w * a / n).sum()), float((w * c / m).sum())
-    ci = _newcombe(own, _standardised(a, n, w, level), other, _standardised(c, m, w, level), 0.0)
+    own, other, ci = stratified_shares(a, n, c, m, level)
     pmf, least = np.ones(1), 0
     for events, here, there in zip(a + c, n, m, strict=True):
         low, high = max(0, events - there), min(events, here)
@@ -228,26 +225,6 @@ def _stratified(
         "Mantel-Haenszel difference within prompts, Newcombe's interval on stratified Wilson "
         "limits; exact stratified test",
     )
-
-
-def _standardised(
-    events: NDArray[np.int64], n: NDArray[np.int64], w: Floats, level: float
-) -> Interval:
-    """Wilson's limits of Σ w_k p_k, on the size of one sample with the same variance."""
-    p = float((w * events / n).sum())
-    # The rates within strata are taken as their mean: p_k(1 − p_k) is 0 in most small strata.
-    effective = 1 / float((w**2 / n).sum())
-    low, high = wilson(p * effective, effective, level)
-    return min(low, p), max(high, p)
-
-
-def _newcombe(p: float, first: Interval, q: float, second: Interval, phi: float) -> Interval:
-    """Newcombe (1998), method 10: limits of p − q from those of p and q and their correlation."""
-    down, up = p - first[0], first[1] - p
-    down2, up2 = q - second[0], second[1] - q
-    low = p - q - np.sqrt(max(0.0, down**2 - 2 * phi * down * up2 + up2**2))
-    high = p - q + np.sqrt(max(0.0, up**2 - 2 * phi * up * down2 + down2**2))
-    return float(max(-1.0, low)), float(min(1.0, high))
 
 
 def _adjusted(found: list[Gap]) -> list[Gap]:
