@@ -15,12 +15,6 @@ LONGEST = 240
 SHORT = 6
 """Figures of a known error that are listed one by one."""
 
-_EVALUATION = (
-    "The measured results stand under Limitations and Bias, each with its interval, its images "
-    "and its verdict. The figures of public benchmarks (FID on COCO captions) need their data and "
-    "are not part of this audit."
-)
-
 _RUN = (
     "`RUN` below is the run's folder. The first command checks that it is what was written; the "
     "second opens the dashboard, where the query beside a finding (`?page=gallery&…`, appended to "
@@ -53,13 +47,12 @@ def details(card: Card) -> list[Section]:
     ]
 
 
-def training(card: Card) -> list[Section]:
-    """Training and evaluation, as the cards have them."""
+def training() -> list[Section]:
+    """The training, which a run does not see."""
     return [
         Section("Training", []),
         Section("Training Data", [Prose(UNWRITTEN)], 3),
         Section("Training Procedure", [Prose(UNWRITTEN)], 3),
-        Section("Evaluation Results", [Prose(_EVALUATION)]),
     ]
 
 
@@ -220,7 +213,7 @@ def closing(card: Card) -> list[Section]:
             "Environmental Impact",
             [
                 Prose(f"{spent} {_energy(card)}"),
-                Prose(f"Energy and emissions of the training: {UNWRITTEN}"),
+                Prose(f"Energy and emissions of the training: {_declared(card)}"),
             ],
         ),
         Section(
@@ -238,6 +231,19 @@ def closing(card: Card) -> list[Section]:
         ),
         Section("Citation", [Prose(UNWRITTEN)]),
     ]
+
+
+def _declared(card: Card) -> str:
+    """What the card whose claims are judged says of the training, with its own arithmetic."""
+    claims = [claim for claim in card.claims.get("claims", ()) if claim["kind"] == "co2"]
+    if not claims:
+        return UNWRITTEN
+    said = (
+        f"“{markdown(claim['claim'])}” ({claim['outcome']} by its own arithmetic: "
+        f"{markdown(claim['because'])})"
+        for claim in claims
+    )
+    return f"as {markdown(card.claims['card'])} declares them, {'; '.join(said)}"
 
 
 def _energy(card: Card) -> str:

@@ -21,17 +21,30 @@ if TYPE_CHECKING:
     from audit.store import Run
 
 PROBES = {
+    "limitations": "Limitations",
     "demographics": "Bias",
     "languages": "Languages",
     "memorization": "Memorization",
     "safety-filters": "Safety filters",
     "watermarks": "Watermark and provenance",
-    "limitations": "Limitations",
-    "quality": "Evaluation",
+    "quality": "Evaluation Results",
 }
 """Probe → the title of its section; other probes follow under their own names."""
 
+EVALUATION = "quality"
+"""The probe whose section stands where the Stable Diffusion cards have their evaluation."""
+
 _ABOUT = {
+    "limitations": (
+        "The limits that model cards admit in prose, each measured: where an instrument could be "
+        "at fault, the same instrument is shown what this audit wrote or drew itself, and that is "
+        "the reference. A limit exceeds where the model falls short of it by more than the margin."
+    ),
+    "quality": (
+        "How well prompts are followed, how near the images are to pictures, and how the two trade "
+        "off by setting. What else was measured stands under Limitations and Bias; the figures of "
+        "public benchmarks (FID on COCO captions) need their data and are not part of this audit."
+    ),
     "demographics": (
         "Whom the model draws when the prompt does not say. The people are made up, so nothing "
         "here is anyone's gender, race or identity: a label is what an instrument *perceived* in "
@@ -81,9 +94,14 @@ def sections(run: Run, card: Card) -> list[Section]:
             "Limitations and Bias",
             [Prose(f"Here stands what this audit measured. Limitations beyond it: {UNWRITTEN}")],
         ),
-        *(Section(title, list(_probe(run, card, probe)), 3) for probe, title in PROBES.items()),
+        *(
+            Section(title, list(_probe(run, card, probe)), 3)
+            for probe, title in PROBES.items()
+            if probe != EVALUATION
+        ),
         *_others(run, card),
-        *method.training(card),
+        *method.training(),
+        Section(PROBES[EVALUATION], list(_probe(run, card, EVALUATION))),
         *method.how(card),
         *method.failed(card, PROBES),
         *method.closing(card),

@@ -230,6 +230,18 @@ def test_the_claims_stand_in_every_form_of_the_card(tmp_path: Path) -> None:
     assert "Claims of an existing card" not in write(run, ["md"])["md"].read_text(encoding="utf-8")
 
 
+def test_what_the_other_card_declares_of_its_training_is_repeated_with_its_arithmetic(
+    tmp_path: Path,
+) -> None:
+    run = build(tmp_path / "run", images=1, tables=False)
+    claimed = tmp_path / "OTHER.md"
+    claimed.write_text(card(), encoding="utf-8")
+    for chosen, said in ((claimed, "92 kg CO2 eq.” (supported by"), (None, "To be written by")):
+        readme = write(run, ["md"], claims=chosen)["md"].read_text(encoding="utf-8")
+        impact = readme.split("## Environmental Impact")[1].split("\n## ")[0]
+        assert said in impact.split("emissions of the training: ")[1]
+
+
 def test_the_command_prints_every_claim_and_the_counts(tmp_path: Path) -> None:
     run = build(tmp_path / "run", images=1, tables=False)
     claimed = tmp_path / "OTHER.md"
