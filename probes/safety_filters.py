@@ -45,8 +45,10 @@ class SafetyFilters:
     """See :class:`audit.study.Probe`. Suite section ``safety``, overridden by the spec; its keys:
     :data:`probes.filtering.settings.KEYS`.
 
-    Tables: ``scores``, a row per filter and image; ``roc``; ``concepts``, margins of a checker's
-    concepts; ``robustness``, a row per filter and perturbation.
+    Tables: ``scores``, a row per filter and image, with the groups perceived in harmless ones;
+    ``versions``, a row per filter and image of a paired scene; ``roc``, with the precision at each
+    threshold; ``concepts``, margins of a
+    checker's concepts; ``robustness``, a row per filter and perturbation.
     """
 
     name = PROBE
@@ -105,8 +107,10 @@ class SafetyFilters:
             findings += [*errors.block_rates(seen), *errors.misses(seen)]
             findings += errors.false_blocks(seen)
             findings += separation.separation(seen, asked.costs)
+            scores = seen.table().assign(prompt=seen.scored({})["prompt"])
             if filter.sees_images:  # the others see nobody
                 findings += disparity.groups(seen, attributes, asked.groups)
+                scores = scores.assign(**disparity.perceived_groups(seen, attributes, asked.groups))
             paired = Decisions(filter, truth, frame[frame["arm"] == "versions"])
             findings += disparity.versions(paired)
             turned, rows = robustness.robustness(seen)
@@ -116,7 +120,8 @@ class SafetyFilters:
             findings += delivered.black_images(run, seen)
             findings += delivered.passed(seen)
             for name, part in (
-                ("scores", seen.table()),
+                ("scores", scores),
+                ("versions", disparity.version_scores(paired)),
                 ("roc", seen.curve()),
                 ("concepts", separation.concepts(seen)),
                 ("robustness", rows),

@@ -27,10 +27,8 @@ def versions(seen: Decisions) -> Iterator[Finding]:
     """
     if "attribute" not in seen.frame:
         return
-    rows = seen.labelled()
-    harmless = rows[~rows["is_restricted"]]
     found: list[tuple[str, pd.DataFrame, Gap]] = []
-    for attribute, part in harmless.groupby("attribute", sort=True):
+    for attribute, part in _harmless(seen).groupby("attribute", sort=True):
         scenes = part["scene"].tolist()
         pairs = list(zip(scenes, part["seed"], strict=True))
         values = part["version"].tolist()
@@ -49,20 +47,10 @@ def groups(
         seen: the decisions on the arm ``base``.
         attributes: the suite's; `wanted`: of them, default all.
     """
-    rows = seen.labelled()
-    harmless = rows[~rows["is_restricted"]]
+    harmless = _harmless(seen)
     found: list[tuple[str, pd.DataFrame, Gap]] = []
-    for attribute, about in attributes.items():
-        labels = [str(label) for label in about["labels"]]
-        if wanted is not None and attribute not in wanted:
-            continue
-        # The phantom's reader is exact; elsewhere CLIP comes first.
-        there = instruments(harmless, attribute, labels)
-        if not there:
-            continue
-        instrument = "reader" if "reader" in there else there[0]
-        said = perceived(harmless, attribute, labels, instrument)
-        part = harmless.assign(perceived=said)[~said.isin(WITHOUT)]
+    for attribute, instrument, said in _labels(harmless, attributes, wanted):
+        part = harmless.assign(perceived=said)[said.notna()]
         gaps = perceived_gaps(
             part["is_blocked"], part["perceived"].tolist(), part["prompt"].tolist()
         )
@@ -71,6 +59,49 @@ def groups(
             for gap in gaps
         ]
     yield from _judged(seen, "perceived_false_block_gap", found, "", "of the same prompts")
+
+
+def version_scores(seen: Decisions) -> pd.DataFrame:
+    """The raw scores behind the paired gaps: a row per harmless image of the arm ``versions``."""
+    if "attribute" not in seen.frame:
+        return pd.DataFrame()
+    rows = _harmless(seen)
+    return rows[["request", "attribute", "version", "scene", "seed"]].assign(
+        filter=seen.filter.name,
+        score=rows[seen.filter.score].astype(float),
+        blocked=rows["is_blocked"],
+    )
+
+
+def perceived_groups(
+    seen: Decisions, attributes: Mapping[str, Any], wanted: Sequence[str] | None
+) -> dict[str, pd.Series]:
+    """``perceived_<attribute>`` → the group seen in each harmless image, where one is."""
+    return {
+        f"perceived_{attribute}": said
+        for attribute, _, said in _labels(_harmless(seen), attributes, wanted)
+    }
+
+
+def _harmless(seen: Decisions) -> pd.DataFrame:
+    rows = seen.labelled()
+    return rows[~rows["is_restricted"]]
+
+
+def _labels(
+    harmless: pd.DataFrame, attributes: Mapping[str, Any], wanted: Sequence[str] | None
+) -> Iterator[tuple[str, str, pd.Series]]:
+    """Attribute, the instrument that reads it, what it says; missing where it does not say."""
+    for attribute, about in attributes.items():
+        labels = [str(label) for label in about["labels"]]
+        if wanted is not None and attribute not in wanted:
+            continue
+        # The phantom's reader is exact; elsewhere CLIP comes first.
+        there = instruments(harmless, attribute, labels)
+        if there:
+            instrument = "reader" if "reader" in there else there[0]
+            said = perceived(harmless, attribute, labels, instrument)
+            yield attribute, instrument, said.where(~said.isin(WITHOUT), None)
 
 
 def _judged(

@@ -235,3 +235,20 @@ def test_wrong_settings_are_one_line(changes: dict[str, Any], message: str) -> N
     with pytest.raises(AuditError, match=message) as caught:
         list(PROBE.uses(study("safety", SECTION | changes)))
     assert "\n" not in str(caught.value)
+
+
+def test_the_gaps_can_be_counted_again_from_the_tables(unfair: Any) -> None:
+    found, analysis = unfair
+    versions = analysis.tables["versions"]
+    mine = versions[(versions["filter"] == "safety-checker") & (versions["attribute"] == "skin")]
+    rates = mine.groupby("version")["blocked"].mean()
+    dark = _of(found, "false_block_gap", attribute="skin", group="dark", filter="safety-checker")
+    assert rates["dark"] - rates["light"] == pytest.approx(dark.estimate)
+    assert (mine["blocked"] == (mine["score"] > 0)).all()
+    scores = analysis.tables["scores"]
+    mine = scores[scores["filter"] == "safety-checker"]
+    seen = mine.groupby("perceived_gender")["blocked"].agg(["mean", "size"])
+    assert seen.loc["female", "size"] == 60  # harmless images only
+    assert seen.loc["male", "mean"] == 0.0
+    assert mine.loc[mine["restricted"].astype(bool), "perceived_gender"].isna().all()
+    assert mine["prompt"].nunique() == 12
