@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,16 +265,7 @@ class Run:
                     f"SELECT * FROM read_parquet([{files}], union_by_name = true)"
                 )
                 views.add(view)
-            if "records" in views:
-                checked = "detections_safety_checker" in views
-                join = "LEFT JOIN detections_safety_checker USING (request)" if checked else ""
-                database.execute(
-                    "CREATE VIEW delivered AS SELECT request, records.image, "
-                    "CASE WHEN outcome <> 'ok' THEN 'none' "
-                    f"WHEN {'flagged' if checked else 'NULL'} THEN 'black' "
-                    f"WHEN NOT {'flagged' if checked else 'NULL'} THEN 'image' END AS delivered "
-                    f"FROM records {join}"
-                )
+            view_delivered(database, views)
             yield database
 
     def _views(self) -> Iterator[tuple[str, list[Path]]]:
@@ -387,6 +378,21 @@ class Run:
 def _sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def view_delivered(database: duckdb.DuckDBPyConnection, views: Collection[str]) -> None:
+    """Add the view ``delivered`` (:meth:`Run.connect`) to a database with these views."""
+    if "records" not in views:
+        return
+    checked = "detections_safety_checker" in views
+    join = "LEFT JOIN detections_safety_checker USING (request)" if checked else ""
+    database.execute(
+        "CREATE VIEW delivered AS SELECT request, records.image, "
+        "CASE WHEN outcome <> 'ok' THEN 'none' "
+        f"WHEN {'flagged' if checked else 'NULL'} THEN 'black' "
+        f"WHEN NOT {'flagged' if checked else 'NULL'} THEN 'image' END AS delivered "
+        f"FROM records {join}"
+    )
 
 
 def column_safe(name: str) -> str:
