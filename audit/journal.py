@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .atomic import cannot_write, replace
 from .errors import AuditError
@@ -32,16 +34,23 @@ class Journal:
         Raises:
             Incomplete: it cannot be written; no half line is left.
         """
-        with _WRITING:  # several threads may write a run
+        with self._held() as file:
             previous = ""
-            end = self.path.stat().st_size if self.path.is_file() else 0
+            end = os.fstat(file.fileno()).st_size
             if end:
-                with self.path.open("rb") as file:
-                    # A line is a few hundred bytes; the last one is found from the end.
-                    file.seek(max(0, end - 4096))
-                    lines = file.read().splitlines()
-                previous = json.loads(lines[-1])["hash"] if lines else ""
-            text = ""
+                # A line is a few hundred bytes; the last one is found from the end.
+                file.seek(max(0, end - 4096))
+                tail = file.read()
+                whole = tail[: tail.rfind(b"\n") + 1]
+                kept = end - len(tail) + len(whole)
+                try:
+                    previous = json.loads(whole.splitlines()[-1])["hash"] if kept else ""
+                except (ValueError, TypeError, LookupError) as error:
+                    raise AuditError(f"{self.path} is damaged: its end is no entry") from error
+                if kept < end:  # whoever wrote the rest was killed
+                    os.truncate(self.path, kept)
+                    end = kept
+            data = b""
             for name, digest in files:
                 entry = {
                     "time": round(time.time(), 3),
@@ -50,16 +59,39 @@ class Journal:
                     "prev": previous,
                 }
                 previous = entry["hash"] = entry_hash(entry)
-                text += json.dumps(entry) + "\n"
+                data += json.dumps(entry).encode() + b"\n"
             try:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
+                while data:
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
             except OSError as error:
                 with suppress(OSError):
                     os.truncate(self.path, end)
                 raise cannot_write(self.path, error) from error
+
+    @contextmanager
+    def _held(self) -> Iterator[IO[bytes]]:
+        """The file for appending, held against other threads and processes.
+
+        Raises:
+            Incomplete: it cannot be opened.
+        """
+        with _WRITING:
+            while True:
+                try:
+                    file = self.path.open("ab+", buffering=0)
+                except OSError as error:
+                    raise cannot_write(self.path, error) from error
+                with file:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    # Mending replaces the file, perhaps while this one waited for it.
+                    try:
+                        same = os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+                    except FileNotFoundError:
+                        same = False
+                    if same:
+                        yield file
+                        return
 
     def entries(self) -> list[dict[str, Any]]:
         """Every entry, oldest first.
