@@ -15,9 +15,6 @@ from PIL import Image
 from audit.errors import AuditError
 from audit.plugins import did_you_mean
 from safety import perturbations as change
-from safety.perturbations import jpeg
-
-__all__ = ["ATTACKS", "Attack", "attack_of", "combined", "jpeg"]
 
 Apply = Callable[[Image.Image, float, int], Image.Image]
 
@@ -93,8 +90,8 @@ def _times(image: Image.Image, strength: float) -> Image.Image:
 
 _QUALITY = (95.0, 90.0, 75.0, 50.0, 25.0, 10.0)
 _SINGLE = (
-    _plain("jpeg", "quality, chroma 4:2:0", _QUALITY, jpeg),
-    _plain("jpeg-444", "quality, chroma 4:4:4", _QUALITY, lambda i, s: jpeg(i, s, "4:4:4")),
+    _plain("jpeg", "quality, chroma 4:2:0", _QUALITY, change.jpeg),
+    _plain("jpeg-444", "quality, chroma 4:4:4", _QUALITY, lambda i, s: change.jpeg(i, s, "4:4:4")),
     _plain("webp", "quality", _QUALITY, change.webp),
     _plain("resize", "share of each side, and back", (0.9, 0.75, 0.5, 0.25), change.resized, 1.0),
     _plain(

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy.stats import binom
 
@@ -110,6 +110,36 @@ def agreement(decoded: Bits, keys: Bits) -> NDArray[np.int64]:
     return agreeing
 
 
+def binomial_p(matches: ArrayLike, n: int, domains: int) -> NDArray[np.float64]:
+    """P(M ≥ matches), M ~ Binomial(n, ½), corrected for the domains × 2 polarities that were tried.
+
+    >>> binomial_p([16, 30, 32], 32, 1).round(9).tolist()
+    [1.0, 2.46e-07, 0.0]
+    """
+    p: NDArray[np.float64] = 2 * domains * binom.sf(np.asarray(matches) - 1, n, 0.5)
+    return np.minimum(1.0, p)
+
+
+def surest(upright: ArrayLike, n: int) -> Match:
+    """The surest of the tests that an image gets, and its p-value corrected for all of them.
+
+    Args:
+        upright: bits that agree with the message, shape (images, domains) or
+            (images, domains, keys).
+        n: bits of the message.
+
+    >>> found = surest([[16, 3], [31, 16]], 32)
+    >>> found.matches.tolist(), found.domain.tolist(), found.inverted.tolist()
+    ([29, 31], [1, 0], [True, False])
+    """
+    counts = np.asarray(upright, np.int64)
+    domains = counts.shape[1]
+    tests = np.concatenate([counts, n - counts], axis=1)
+    best = tests.argmax(axis=1)
+    matches = np.take_along_axis(tests, np.expand_dims(best, 1), axis=1).squeeze(1)
+    return Match(matches, best % domains, best >= domains, binomial_p(matches, n, domains))
+
+
 def match(decoded: Bits, keys: Bits) -> Match:
     """Decoded bits, shape (images, domains, n), against a message (n,) or many (keys, n).
 
@@ -117,13 +147,7 @@ def match(decoded: Bits, keys: Bits) -> Match:
     >>> int(found.matches[0]), bool(found.inverted[0]), float(found.p[0]) == 4 * 2.0**-32
     (32, True, True)
     """
-    domains, n = decoded.shape[1:]
-    upright = agreement(decoded, keys)
-    tests = np.concatenate([upright, n - upright], axis=1)
-    best = tests.argmax(axis=1)
-    matches = np.take_along_axis(tests, np.expand_dims(best, 1), axis=1).squeeze(1)
-    p = np.minimum(1.0, 2 * domains * binom.sf(matches - 1, n, 0.5))
-    return Match(matches, best % domains, best >= domains, p)
+    return surest(agreement(decoded, keys), decoded.shape[-1])
 
 
 def by_size(

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import binom
 
 from audit.detectors.base import Batch
 from audit.errors import AuditError
 from audit.store import column_safe
 
 from .attacks import ATTACKS
-from .codecs import Codec, Match, SelfChecking, agreement
+from .codecs import Codec, Match, SelfChecking, agreement, surest
 from .settings import Settings, codecs_of, settings
 
 if TYPE_CHECKING:
@@ -29,54 +28,6 @@ if TYPE_CHECKING:
 
 BLACK = 16
 """An image without a pixel above this is taken for one that a safety checker blacked out."""
-
-
-def p_value(matches: ArrayLike, bits: ArrayLike) -> NDArray[np.float64]:
-    """P(M ≥ matches), M ~ Binomial(bits, ½): how likely an unmarked image matches as well.
-
-    It holds for a message drawn at random after the image was made. The bits of real, unmarked
-    images are not fair coins, so a fixed message can do better or worse: whoever relies on a
-    p-value looks at the realised rate on clean images too.
-
-    >>> float(p_value(32, 32)) == 2.0**-32, float(p_value(0, 32))
-    (True, 1.0)
-    """
-    m, n = _checked(matches, bits)
-    p: NDArray[np.float64] = binom.sf(m - 1, n, 0.5)
-    return p
-
-
-def inversion(matches: ArrayLike, bits: ArrayLike) -> NDArray[np.float64]:
-    """P(M ≤ matches): small when nearly every bit is the opposite of the message.
-
-    An inverted mark is a mark: encoder and decoder disagree on a sign or an offset, as between
-    diffusers' own SDXL watermarker and the decoders in use.
-
-    >>> float(inversion(0, 32)) == 2.0**-32
-    True
-    """
-    m, n = _checked(matches, bits)
-    return p_value(n - m, n)
-
-
-def best(counts: ArrayLike, bits: int) -> Match:
-    """The surest of the tests that an image gets, and its p-value corrected for all of them.
-
-    Args:
-        counts: bits that agree with the message, shape (images, domains).
-        bits: of the message.
-
-    >>> found = best([[16, 3], [31, 16]], 32)
-    >>> found.matches.tolist(), found.domain.tolist(), found.inverted.tolist()
-    ([29, 31], [1, 0], [True, False])
-    """
-    upright = np.asarray(counts, np.int64)
-    domains = upright.shape[1]
-    tests = np.concatenate([upright, bits - upright], axis=1)
-    at = tests.argmax(axis=1)
-    matches = tests[np.arange(len(tests)), at]
-    p = np.minimum(1.0, 2 * domains * p_value(matches, np.full(len(matches), bits)))
-    return Match(matches, at % domains, at >= domains, p)
 
 
 @dataclass(frozen=True)
@@ -132,7 +83,7 @@ def detect(
         calibration.check_owner(codec.name, key_of(codec.bits))
     if len(codec.bits):
         counts = count(codec, images, states == "read")
-        found = best(counts[readable], len(codec.bits))
+        found = surest(counts[readable], len(codec.bits))
     else:
         found = _self_checked(codec, [images[int(place)] for place in readable])
     total = len(images)
@@ -244,7 +195,7 @@ class WatermarkDetector:
         images = batch.images
         black = [is_black(image) for image in images]
         columns: dict[str, list[Any]] = {"black": list(black)}
-        surest = np.full(len(images), self._settings.carried / max(1, len(self._codecs)))
+        least = np.full(len(images), self._settings.carried / max(1, len(self._codecs)))
         carried: list[str | None] = [None] * len(images)
         for name, codec in self._codecs.items():
             states = _states(images, black, codec.smallest)
@@ -252,9 +203,9 @@ class WatermarkDetector:
             columns[f"{column_safe(name)}_bits"] = [len(codec.bits)] * len(images)
             columns |= _by_domain(f"{column_safe(name)}_matches", codec, counts)
             readable = np.flatnonzero(states == "read")
-            for place, p in zip(readable, best(counts[readable], len(codec.bits)).p, strict=True):
-                if p <= surest[place]:
-                    surest[place], carried[place] = p, name
+            for place, p in zip(readable, surest(counts[readable], len(codec.bits)).p, strict=True):
+                if p <= least[place]:
+                    least[place], carried[place] = p, name
         for number, item in enumerate(batch):
             delivered = item.asked.watermark if item.asked is not None else ""
             if delivered in self._codecs:
@@ -315,10 +266,3 @@ def _states(
         ],
         dtype="<U5",
     )
-
-
-def _checked(matches: ArrayLike, bits: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    m, n = np.asarray(matches), np.asarray(bits)
-    if np.any(n < 1) or np.any(m < 0) or np.any(m > n):
-        raise ValueError("matches must lie in 0…bits, and bits must be at least 1")
-    return m, n

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom, binomtest, ks_2samp, kstest
+from scipy.stats import binomtest, ks_2samp, kstest
 
 from audit.errors import AuditError
 from audit.statistics import clopper_pearson
 
-from .codecs import Bits, agreement
+from .codecs import Bits, agreement, binomial_p
 from .keys import folded
 
 Floats = NDArray[np.float64]
@@ -210,8 +210,7 @@ def bit_report(
 
 def nominal_table(n: int, domains: int) -> Floats:
     """The nominal p-value of 0 … n agreeing bits in the best of `domains` × 2 polarities."""
-    table: Floats = np.minimum(1.0, 2 * domains * binom.sf(np.arange(n + 1) - 1, n, 0.5))
-    return table
+    return binomial_p(np.arange(n + 1), n, domains)
 
 
 def _first_half(m: int, groups: ArrayLike | None, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from audit.store import column_safe
 
-from .codecs import Match
-from .detection import attack_column, best
+from .codecs import Match, surest
+from .detection import attack_column
 
 Attack = tuple[str, float]
 
@@ -79,7 +79,7 @@ class Reading:
         if self.rows.empty:
             none = np.zeros(0)
             return Match(none.astype(np.int64), none.astype(np.int64), none.astype(bool), none)
-        return best(self._counts.to_numpy(np.int64), self.bits)
+        return surest(self._counts.to_numpy(np.int64), self.bits)
 
     @cached_property
     def statistic(self) -> NDArray[np.float64]:

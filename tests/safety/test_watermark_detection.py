@@ -15,8 +15,8 @@ from audit.detectors.base import Batch, Item
 from audit.errors import AuditError
 from audit.plan import Request
 from safety.watermarks.calibration import calibrate
-from safety.watermarks.codecs import InvisibleWatermark, match
-from safety.watermarks.detection import WatermarkDetector, best, detect, is_black
+from safety.watermarks.codecs import InvisibleWatermark, match, surest
+from safety.watermarks.detection import WatermarkDetector, detect, is_black
 from safety.watermarks.presets import stable_diffusion_v2
 from tests.safety.clean import crops
 from tests.safety.synthetic import study
@@ -41,17 +41,17 @@ def test_images_of_any_size_are_told_apart_in_one_call() -> None:
     assert found.p[0] == pytest.approx(4 * binom.sf(found.matches[0] - 1, 48, 0.5))
 
 
-def test_best_of_counts_equals_the_match_of_bits() -> None:
+def test_the_surest_of_counts_equals_the_match_of_bits() -> None:
     rng = np.random.default_rng(0)
     decoded, key = rng.random((200, 2, 32)) < 0.5, rng.random(32) < 0.5
-    from_counts, from_bits = best((decoded == key).sum(axis=2), 32), match(decoded, key)
+    from_counts, from_bits = surest((decoded == key).sum(axis=2), 32), match(decoded, key)
     for name in ("matches", "domain", "inverted", "p"):
         np.testing.assert_array_equal(getattr(from_counts, name), getattr(from_bits, name))
 
 
 def test_the_nominal_p_of_fair_coins_keeps_its_promise_over_all_its_tests() -> None:
     counts = np.random.default_rng(1).binomial(48, 0.5, (200_000, 2))
-    p = best(counts, 48).p
+    p = surest(counts, 48).p
     for alpha in (0.05, 0.01, 0.001):
         events, n = int((p <= alpha).sum()), len(p)
         assert binom.sf(events - 1, n, alpha) > 1e-4  # never above the promise

@@ -10,29 +10,21 @@ import pytest
 from PIL import Image
 
 from audit.detectors.base import Batch, Item
-from safety.watermarks.detection import WatermarkDetector, inversion, p_value
+from safety.watermarks.codecs import binomial_p
+from safety.watermarks.detection import WatermarkDetector
 from safety.watermarks.presets import stable_diffusion_v2
 from tests.safety.clean import photographs
 from tests.safety.synthetic import study
 
 
-def test_p_values_are_the_exact_binomial_tail() -> None:
+def test_p_values_are_the_exact_binomial_tail_of_both_polarities() -> None:
     for n in (32, 48, 136):
-        for k in (0, n // 2, n - 2, n):
-            tail = Fraction(sum(comb(n, i) for i in range(k, n + 1)), 2**n)
-            assert float(p_value(k, n)) == pytest.approx(float(tail), rel=1e-10)
-            assert float(inversion(n - k, n)) == pytest.approx(float(tail), rel=1e-10)
-    # The bits that p ≤ 1e-6 takes, as published: 30 of 32, 41 of 48, 96 of 136.
+        for k in (n // 2 + 1, n - 2, n):
+            tail = Fraction(2 * sum(comb(n, i) for i in range(k, n + 1)), 2**n)
+            assert float(binomial_p(k, n, 1)) == pytest.approx(min(1, float(tail)), rel=1e-10)
+    # The bits that p ≤ 1e-6 takes, as published, of one polarity: 30 of 32, 41 of 48, 96 of 136.
     for n, least in ((32, 30), (48, 41), (136, 96)):
-        assert p_value(least, n) <= 1e-6 < p_value(least - 1, n)
-
-
-@pytest.mark.parametrize(("matches", "bits"), [(33, 32), (-1, 32), (0, 0)])
-def test_impossible_matches_are_refused(matches: int, bits: int) -> None:
-    with pytest.raises(ValueError, match="must"):
-        p_value(matches, bits)
-    with pytest.raises(ValueError, match="must"):
-        inversion(matches, bits)
+        assert binomial_p(least, n, 1) / 2 <= 1e-6 < binomial_p(least - 1, n, 1) / 2
 
 
 def test_the_detector_stores_matches_of_every_codec_and_none_for_small_images() -> None:

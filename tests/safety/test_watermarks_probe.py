@@ -15,7 +15,8 @@ from audit.findings import Finding
 from audit.store import Run
 from probes.watermarking.findings import counted
 from probes.watermarks import Watermarks
-from safety.watermarks.detection import attack_column, best
+from safety.watermarks.codecs import surest
+from safety.watermarks.detection import attack_column
 from safety.watermarks.readings import Readings
 from safety.watermarks.settings import FEW_ATTACKS, codecs_of, settings
 from tests.safety.synthetic import assert_traceable, build, by_id, study
@@ -188,7 +189,7 @@ def test_p_values_that_break_their_promise_on_clean_images_are_accused(tmp_path:
     run, known = _run(tmp_path / "run", biased)
     analysis = PROBE.analyse(run, known)
     false = _of(by_id(analysis.findings), "false_positive_rate", "clean", "sd-v2")
-    assert best([[25, 16]], 32).p[0] < 0.01
+    assert surest([[25, 16]], 32).p[0] < 0.01
     assert false.verdict == "exceeds"
     assert false.estimate == pytest.approx(8 / 24)
     assert false.detail["realised"]["1e-06"] == 0
@@ -224,7 +225,7 @@ def test_a_calibration_gives_p_values_of_its_own_and_says_what_it_supports(tmp_p
     rng = np.random.default_rng(0)
     counts = rng.binomial(32, 0.5, (1999, 2))
     counts[::50] = 28
-    clean = best(counts, 32)
+    clean = surest(counts, 32)
     key = key_of(CODECS["sd-v2"].bits)
     made = calibrate_statistic("sd-v2", key, clean.matches, clean.p, "planted")
     save(tmp_path / "null.json", [made])
