@@ -105,9 +105,10 @@ class Watermarks:
         findings += noise
         states = provenance.state_of_each(read, codecs, study, asked)
         findings += provenance.findings(frame, states)
+        costs = {one: cost.of_attacks(pairs(run, read, one), asked.attacks) for one in codecs}
         tables = {
             "matches": all_matches(read, codecs, asked.attacks),
-            "robustness": rates.curves(read, codecs, asked.attacks),
+            "robustness": rates.curves(read, codecs, asked.attacks, costs),
             "null": rates.nulls(read, codecs),
             "provenance": states,
         }

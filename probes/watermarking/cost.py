@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from audit.findings import Finding
-from safety.watermarks.quality import quality
-from safety.watermarks.readings import Reading
+from safety.watermarks.attacks import ATTACKS
+from safety.watermarks.quality import Quality, quality
+from safety.watermarks.readings import Attack, Reading
+from safety.watermarks.robustness import mean_quality
 
 from .findings import mean_by_prompt, not_tested, of_images
 from .pairs import Pair
 
 HIGHEST = 100.0
 """dB that stand for equal images, whose PSNR has no bound."""
+ATTACKED = 8
+"""Pairs whose images are attacked once more to be compared: an attack changes all about alike."""
 
 
 def findings(marked: Reading, pairs: Sequence[Pair]) -> Iterator[Finding]:
@@ -43,3 +49,24 @@ def findings(marked: Reading, pairs: Sequence[Pair]) -> Iterator[Finding]:
             f"{estimate:.3g}{unit} ({len(pairs)} of {wanted} prompts compared).",
             detail={"lowest": float(values.min()), "highest": float(values.max())},
         )
+
+
+def of_attacks(pairs: Sequence[Pair], attacks: Iterable[Attack]) -> Mapping[Attack | None, Quality]:
+    """Median PSNR and mean SSIM of the marked images to the unmarked ones (``None``), and of the
+    attacked images to the marked ones; NaN where an attack changes the size."""
+    some = pairs[:ATTACKED]
+    if not some:
+        return {}
+    found: dict[Attack | None, Quality] = {None: _mean((pair.clean, pair.marked) for pair in some)}
+    for name, strength in attacks:
+        apply = ATTACKS[name].apply
+        found[name, strength] = _mean(
+            (pair.marked, apply(pair.marked, strength, crc32(pair.request.encode())))
+            for pair in some
+        )
+    return found
+
+
+def _mean(pairs: Iterable[tuple[Image.Image, Image.Image]]) -> Quality:
+    found = mean_quality(quality(before, after) for before, after in pairs)
+    return Quality(float(np.minimum(found.psnr, HIGHEST)), found.ssim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from .settings import FPRS, MARGIN
 
 if TYPE_CHECKING:
     from safety.watermarks.calibration import Calibration
+    from safety.watermarks.quality import Quality
 
 STRICT = min(FPRS)
 CHECKED = 0.01
@@ -210,8 +211,17 @@ def inverted(marked: Reading) -> Finding:
     )
 
 
-def curves(readings: Readings, codecs: Iterable[str], attacks: Iterable[Attack]) -> pd.DataFrame:
-    """What the figure of robustness is drawn from: a row per mark, attack, strength and rate."""
+def curves(
+    readings: Readings,
+    codecs: Iterable[str],
+    attacks: Iterable[Attack],
+    costs: Mapping[str, Mapping[Attack | None, Quality]],
+) -> pd.DataFrame:
+    """What the figure of robustness is drawn from: a row per mark, attack, strength and rate.
+
+    Args:
+        costs: mark → :func:`probes.watermarking.cost.of_attacks`.
+    """
     tried: list[Attack | None] = [None, *attacks]
     rows: list[dict[str, Any]] = []
     for codec in codecs:
@@ -220,6 +230,7 @@ def curves(readings: Readings, codecs: Iterable[str], attacks: Iterable[Attack])
             if marked.rows.empty:
                 continue
             name, strength = attack or ("none", None)
+            cost = costs.get(codec, {}).get(attack)
             for fpr in FPRS:
                 found = rate(marked.match.p <= fpr, marked.rows["prompt"])
                 low, high = found.ci or (None, None)
@@ -234,6 +245,8 @@ def curves(readings: Readings, codecs: Iterable[str], attacks: Iterable[Attack])
                         "high": high,
                         "n": found.n,
                         "bit_accuracy": float((marked.upright / marked.bits).mean()),
+                        "psnr": cost.psnr if cost else float("nan"),
+                        "ssim": cost.ssim if cost else float("nan"),
                     }
                 )
     return pd.DataFrame(rows)
