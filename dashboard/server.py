@@ -95,12 +95,12 @@ def application(paths: Sequence[Path]) -> ASGIApp:
     import streamlit
     from streamlit.web import bootstrap
 
-    from . import difference, images
+    from . import difference, images, means
 
     bootstrap.load_config_options(OPTIONS)
     return streamlit.App(
         Path(__file__).with_name("app.py"),
-        routes=[*images.routes(), *difference.routes()],
+        routes=[*images.routes(), *difference.routes(), *means.routes()],
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=["localhost", HOST]),
             Middleware(SameOrigin),
