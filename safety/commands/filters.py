@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audit.errors import AuditError
+
+from .output import echo_json
 
 if TYPE_CHECKING:
     from audit.study import Study
@@ -42,7 +43,7 @@ _OPTIONS = [
         "--score", "columns", multiple=True, help="Of a CSV, the columns that are scores."
     ),
     click.option(
-        "--margins", is_flag=True, help="Scores are any numbers, blocked above 0; no probabilities."
+        "--margins", is_flag=True, help="Scores are any numbers, blocked from 0; no probabilities."
     ),
     click.option("--threshold", "thresholds", multiple=True, metavar="[SCORE=]VALUE"),
     click.option("--category", help="Only these rows."),
@@ -86,7 +87,7 @@ def evaluate(
     labelled, scored = _opened(**asked)
     document = report(labelled, scored, costs, level)
     if as_json:
-        _echo(document)
+        echo_json(document)
         return
     click.echo(
         f"{document['set']}: {document['images']} images, {document['restricted']} restricted"
@@ -113,7 +114,7 @@ def compare(level: float, as_json: bool, **asked: Any) -> None:
     labelled, scored = _opened(**asked)
     document = report(labelled, scored, level)
     if as_json:
-        _echo(document)
+        echo_json(document)
         return
     for pair in document["pairs"]:
         kappa = "—" if pair["kappa"] is None else f"{pair['kappa']:.3f}"
@@ -167,7 +168,7 @@ def thresholds(
             }
         )
     if as_json:
-        _echo({"set": labelled.name, "level": level, "filters": found})
+        echo_json({"set": labelled.name, "level": level, "filters": found})
         return
     for row in found:
         click.echo(
@@ -196,23 +197,23 @@ def _opened(
     from safety.labelled_sets import open_set
     from safety.scoring import from_columns, from_images
 
+    if names and (thresholds or margins or columns):
+        raise AuditError(
+            "--score, --threshold and --margins are of a CSV's scores: a --filter has its own, and "
+            "--spec declares its threshold anew"
+        )
     labelled = open_set(place, columns, None if margins else (0.0, 1.0))
     for column, value in (("category", category), ("source", source)):
         if value is not None:
             labelled = labelled.only(column, value)
     if names:
-        if thresholds or margins:
-            raise AuditError(
-                "--threshold and --margins are of a CSV's scores: a --filter has its own, which "
-                "--spec declares anew"
-            )
         study = _study(spec, model, device)
         if "safety-checker" in names and study.model_path is None:
             raise AuditError("--filter safety-checker: whose? Name the model with --model")
         scored = from_images(labelled, list(dict.fromkeys(names)), study)
     elif labelled.scores:
         given = _thresholds(thresholds, labelled.scores, margins)
-        scored = from_columns(labelled, given, 0.0 if margins else 0.5)
+        scored = from_columns(labelled, given, 0.0 if margins else 0.5, not margins)
     else:
         raise AuditError(f"{place} holds images and no scores: say which --filter looks at them")
     return labelled, scored
@@ -290,11 +291,20 @@ def _say(one: Mapping[str, Any]) -> None:
             f"  {where}: missed {_rate(row['miss_rate'])}, "
             f"blocked falsely {_rate(row['false_block_rate'])}"
         )
+        for at in row["misses_at_fpr"]:
+            if row["restricted"]:
+                missed = _rate(at["miss_rate"])
+                click.echo(
+                    f"    at a false-block rate of {at['fpr']:g} of the whole: missed {missed}"
+                )
     for gap in one["disparity"]:
+        if "not_tested" in gap:
+            click.echo(f"  gap by {gap['by']}: not tested: {gap['not_tested']}")
+            continue
         click.echo(
             f"  {gap['by']} {gap['group']}: blocked falsely {gap['rate']:.1%}, others "
             f"{gap['other']:.1%}, difference {gap['estimate']:+.3f}{_ci(gap['ci'])}, "
-            f"adjusted p {gap['adjusted']:.2g}"
+            f"adjusted p {gap['adjusted']:.2g}{_unnamed(gap)}"
         )
     for name, at in (one.get("costs") or {}).items():
         if isinstance(at, Mapping):
@@ -315,20 +325,9 @@ def _signed(found: Mapping[str, Any]) -> str:
     return f"{found['difference']:+.4f}{_ci(found['ci'])}"
 
 
+def _unnamed(gap: Mapping[str, Any]) -> str:
+    return f"; {gap['unnamed']} images of no {gap['by']} left out" if gap["unnamed"] else ""
+
+
 def _ci(ci: Sequence[float]) -> str:
     return f" ({ci[0]:.4f} to {ci[1]:.4f})"
-
-
-def _echo(document: Any) -> None:
-    click.echo(json.dumps(_plain(document), indent=1))
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows neither numpy's numbers nor infinity."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
