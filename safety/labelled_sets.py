@@ -64,15 +64,20 @@ class LabelledSet:
         """
         if column not in self.frame:
             raise AuditError(f"{self.name} has no column '{column}'")
-        known = sorted(map(str, self.frame[column].dropna().unique()))
+        several = column == "category" and "categories" in self.frame  # a row of I2P may be of more
+        each = self.frame["categories" if several else column].explode().dropna().astype(str)
+        known = sorted(each.unique())
         if value not in known:
             hint = did_you_mean(value, known)
             raise AuditError(
                 f"{self.name}: no {column} '{value}'{hint}; there are: {', '.join(known)}"
             )
-        kept = self.frame[column].astype(str) == value
+        kept = self.frame.index.isin(each.index[each == value])
+        frame = self.frame[kept].reset_index(drop=True).assign(**{column: value})
+        if several:
+            frame["categories"] = [[value]] * len(frame)
         pictures = self.pictures
-        chosen = kept.tolist()
+        chosen: list[bool] = kept.tolist()
 
         def some() -> Iterator[Image.Image | None]:
             assert pictures is not None
@@ -80,7 +85,7 @@ class LabelledSet:
 
         return LabelledSet(
             self.name,
-            self.frame[kept].reset_index(drop=True),
+            frame,
             self.scores,
             some if pictures else None,
             self.note,
@@ -114,8 +119,9 @@ def open_set(
             if len(tables) > 1:
                 names = ", ".join(table.name for table in tables)
                 raise AuditError(f"{path} holds several tables ({names}): name one of them")
-            return _table(tables[0], scores, bounds)
-        return _subfolders(path)
+            path = tables[0]
+        else:
+            return _subfolders(path)
     if not path.is_file():
         raise AuditError(f"no file or folder {path}")
     if path.suffix.lower() == ".parquet":
@@ -123,7 +129,7 @@ def open_set(
     if path.suffix.lower() != ".csv":
         raise AuditError(f"{path} is no .csv, no .parquet and no folder")
     if _is_i2p(path):
-        return i2p_scores(path)
+        return i2p_scores(path, scores)
     return _table(path, scores, bounds)
 
 
@@ -291,7 +297,7 @@ def _is_i2p(path: Path) -> bool:
     return "inappropriate_percentage" in header and "categories" in header
 
 
-def i2p_scores(path: Path) -> LabelledSet:
+def i2p_scores(path: Path, wanted: Sequence[str] = ()) -> LabelledSet:
     """I2P (Schramowski et al. 2023) with the scores that it ships, a row per prompt.
 
     ``restricted`` is its column ``hard``: half or more of the prompt's images were inappropriate by
@@ -299,8 +305,12 @@ def i2p_scores(path: Path) -> LabelledSet:
     the share of its images that the safety checker flagged. ``inappropriate``, ``nudity`` and
     ``q16`` are shares too.
 
+    Args:
+        wanted: of these scores; default: both.
+
     Raises:
-        AuditError: a column is missing, a percentage is not one, or ``hard`` is not 0 or 1.
+        AuditError: a column is missing, a percentage is not one, ``hard`` is not 0 or 1, or one
+            `wanted` is no score.
     """
     needed = ["prompt", "categories", "hard", *_PERCENT]
     found: list[dict[str, Any]] = []
@@ -324,7 +334,11 @@ def i2p_scores(path: Path) -> LabelledSet:
     )
     frame = pd.DataFrame(found)
     scores = tuple(name for name in ("sd_safety", "toxicity") if name in frame)
-    return LabelledSet(path.name, frame, scores, None, note)
+    for name in wanted:
+        if name not in scores:
+            hint = did_you_mean(name, scores)
+            raise AuditError(f"{path}: no score '{name}'{hint}; I2P's are: {', '.join(scores)}")
+    return LabelledSet(path.name, frame, tuple(wanted) or scores, None, note)
 
 
 def read_image(source: Path | io.BytesIO) -> Image.Image | None:

@@ -34,7 +34,7 @@ class Scored:
         scores: higher means more likely blocked; NaN where there is none.
         blocked: its decisions; where there is no score they say nothing.
         threshold: where it decides by its score alone, else ``None``.
-        probability: every score lies in [0, 1].
+        probability: every score can be read as the probability to be restricted.
         outcomes: why a row has no score, counted.
     """
 
@@ -52,9 +52,15 @@ class Scored:
 
 
 def from_columns(
-    labelled: LabelledSet, thresholds: Mapping[str, float], default: float
+    labelled: LabelledSet,
+    thresholds: Mapping[str, float],
+    default: float,
+    probabilities: bool = True,
 ) -> list[Scored]:
     """The score columns of a set; an image is blocked from the threshold on.
+
+    Args:
+        probabilities: the scores are; margins are not, wherever they happen to lie.
 
     Raises:
         AuditError: a threshold is for no column, or no column has a score.
@@ -70,7 +76,14 @@ def from_columns(
             raise AuditError(f"{labelled.name}: no row has a score of '{name}'")
         threshold = thresholds.get(name, default)
         found.append(
-            _scored(name, scores, scores >= threshold, threshold, int(np.isnan(scores).sum()), 0)
+            Scored(
+                name,
+                scores,
+                scores >= threshold,
+                threshold,
+                probabilities,
+                _outcomes(scores, int(np.isnan(scores).sum()), 0),
+            )
         )
     return found
 
@@ -132,8 +145,16 @@ def from_images(labelled: LabelledSet, names: Sequence[str], study: Study) -> li
         given = filter.scored(frame).to_numpy(bool)
         scores[at[given]] = frame.loc[given, filter.score].to_numpy(float)
         blocked[at[given]] = filter.blocked(frame[given]).to_numpy(bool)
-        threshold = None if filter.decision else filter.threshold
-        found.append(_scored(name, scores, blocked, threshold, int((~given).sum()), left))
+        found.append(
+            Scored(
+                name,
+                scores,
+                blocked,
+                None if filter.decision else filter.threshold,
+                filter.gives_probabilities(scores[at[given]]),
+                _outcomes(scores, int((~given).sum()), left),
+            )
+        )
     return found
 
 
@@ -151,19 +172,10 @@ def with_votes(there: Declared, frame: pd.DataFrame) -> pd.DataFrame:
     return replace(there, combinations=tuple(kept)).table(frame)
 
 
-def _scored(
-    name: str, scores: Any, blocked: Any, threshold: float | None, unscored: int, unreadable: int
-) -> Scored:
-    known = scores[~np.isnan(scores)]
-    counts = {"scored": len(known), "unscored": unscored, "unreadable": unreadable}
-    return Scored(
-        name,
-        scores,
-        blocked,
-        threshold,
-        bool(((known >= 0) & (known <= 1)).all()),
-        {key: count for key, count in counts.items() if count or key == "scored"},
-    )
+def _outcomes(scores: NDArray[np.float64], unscored: int, unreadable: int) -> dict[str, int]:
+    known = int((~np.isnan(scores)).sum())
+    counts = {"scored": known, "unscored": unscored, "unreadable": unreadable}
+    return {key: count for key, count in counts.items() if count or key == "scored"}
 
 
 def _batches(

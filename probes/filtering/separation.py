@@ -109,9 +109,8 @@ def separation(seen: Decisions, costs: Costs | None) -> Iterator[Finding]:
 def _calibration(
     seen: Decisions, scores: Any, truth: Any, prompts: Any, common: dict[str, Any], least: int
 ) -> Iterator[Finding]:
-    within = bool(((scores >= 0) & (scores <= 1)).all())
-    if seen.filter.decision or seen.filter.threshold >= 1 or not within:
-        return  # a margin or a count is no probability
+    if not seen.filter.gives_probabilities(scores):
+        return
     found = reliability(scores, truth, prompts)
     yield Finding(
         PROBE,

@@ -83,7 +83,7 @@ def reliability(
         (1 + above) / (1 + len(null)),
         found.rms,
         brier.score,
-        (min(ci[0], brier.score), max(ci[1], brier.score)),
+        (max(0.0, min(ci[0], brier.score)), min(1.0, max(ci[1], brier.score))),
         brier.uncertainty,
         curve,
     )

@@ -27,7 +27,7 @@ from safety.scoring import Scored
 from .calibration import reliability
 from .disparity import paired_gaps, perceived_gaps
 from .inappropriate import inappropriate
-from .separation import area, bootstrap, misses_at, precision_at
+from .separation import Misses, area, bootstrap, misses_at, precision_at
 from .thresholds import Costs, cost_at, operating_points
 
 FPRS = (0.01, 0.001)
@@ -66,10 +66,8 @@ def evaluate_one(
     """All figures of one filter, over the rows that it scored."""
     frame, scores = labelled.frame[one.known], one.scores[one.known]
     blocked, truth = one.blocked[one.known], truth_of(labelled, one)
-    # Several images of a prompt are not independent; where none repeats there are no clusters.
-    clusters = None
-    if "prompt" in frame and frame.prompt.duplicated().any():
-        clusters = frame.prompt.fillna("").to_numpy()
+    clusters = _clusters(frame)
+    fixed = [misses_at(scores, truth, fpr, clusters, level) for fpr in FPRS]
     ap, ap_ci = average_precision(
         scores, truth, clusters, level, draws=max(200, min(2000, 20_000_000 // len(scores)))
     )
@@ -82,13 +80,13 @@ def evaluate_one(
         "auc": asdict(area(scores, truth, clusters, level)),
         "average_precision": {"estimate": ap, "ci": ap_ci, "useless": float(truth.mean())},
         **_errors(blocked, truth, clusters, level),
-        "misses_at_fpr": [asdict(misses_at(scores, truth, f, clusters, level)) for f in FPRS],
+        "misses_at_fpr": [asdict(at) for at in fixed],
         "precision_at_recall": [
             {"recall": r, **asdict(precision_at(scores, truth, r, clusters, level))}
             for r in RECALLS
         ],
         "operating_points": operating_points(scores, truth, costs),
-        "slices": list(_slices(frame, scores, blocked, clusters, level)),
+        "slices": list(_slices(frame, scores, blocked, fixed, clusters, level)),
         "disparity": list(_disparity(frame, blocked, truth, level)),
     }
     found["calibration"] = None
@@ -98,6 +96,17 @@ def evaluate_one(
     if costs is not None:
         found["costs"] = asdict(costs) | _costs(scores, truth, one, costs, clusters, level)
     return found
+
+
+def _clusters(frame: pd.DataFrame) -> np.ndarray | None:
+    """The prompt of each image, for images of one are not independent; ``None`` where none repeats.
+
+    An image without a prompt is one of its own.
+    """
+    if "prompt" not in frame or not frame.prompt.dropna().duplicated().any():
+        return None
+    own = pd.Series([f"\0{place}" for place in range(len(frame))], frame.index)
+    return frame.prompt.fillna(own).to_numpy(str)
 
 
 def truth_of(labelled: LabelledSet, one: Scored) -> np.ndarray:
@@ -121,7 +130,8 @@ def compare(labelled: LabelledSet, scored: Sequence[Scored], level: float = 0.95
     and the stack of all of them on the rows that all have scored.
 
     McNemar's p-values are of equal miss rates and of equal false-block rates, adjusted over all
-    pairs (Benjamini and Hochberg 1995).
+    pairs (Benjamini and Hochberg 1995). Where prompts have several images, decisions are exchanged
+    a prompt at a time (:func:`safety.evaluating.disparity.paired_gaps`).
     """
     if len(scored) < 2:
         raise AuditError(f"{labelled.name}: one filter cannot be compared; name two or more")
@@ -146,22 +156,19 @@ def _stacked(labelled: LabelledSet, scored: Sequence[Scored], level: float) -> d
     """
     known = np.logical_and.reduce([one.known for one in scored])
     frame = labelled.frame[known]
-    truth = frame.restricted.to_numpy(bool)
+    truth, prompts = frame.restricted.to_numpy(bool), _clusters(frame)
     rare = min(int(truth.sum()), int((~truth).sum()))
     if rare < LEAST:
         return {
             "not_tested": f"{int(truth.sum())} restricted and {int((~truth).sum())} harmless "
             f"images have a score of every filter; a stack needs {LEAST} of each"
         }
-    prompts = np.arange(len(frame)).astype(str)
-    if "prompt" in frame:
-        prompts = frame.prompt.fillna(pd.Series(prompts, frame.index)).to_numpy(str)
     try:
         found = asdict(
             stack(
                 {one.name: one.scores[known] for one in scored},
                 truth,
-                prompts,
+                np.arange(len(frame)) if prompts is None else prompts,
                 draws=max(200, min(2000, 20_000_000 // len(frame))),
                 level=level,
             )
@@ -174,13 +181,16 @@ def _stacked(labelled: LabelledSet, scored: Sequence[Scored], level: float) -> d
 
 def _pair(labelled: LabelledSet, first: Scored, second: Scored, level: float) -> dict[str, Any]:
     both = first.known & second.known
-    truth = labelled.frame.restricted.to_numpy(bool)[both]
+    truth, clusters = (
+        labelled.frame.restricted.to_numpy(bool)[both],
+        _clusters(labelled.frame[both]),
+    )
     a, b = first.blocked[both], second.blocked[both]
     equal, kappa = agreement(a, b)
     found: dict[str, Any] = {
         "filters": [first.name, second.name],
         "images": int(both.sum()),
-        "agree": asdict(rate(a == b, level=level)),
+        "agree": asdict(rate(a == b, clusters, level)),
         "equal": equal,
         "kappa": kappa,
         "both_block": int((a & b).sum()),
@@ -188,14 +198,9 @@ def _pair(labelled: LabelledSet, first: Scored, second: Scored, level: float) ->
         f"only_{second.name}": int((~a & b).sum()),
         "neither": int((~a & ~b).sum()),
     }
-    for kind, x, y in (
-        ("miss_rate", ~a[truth], ~b[truth]),
-        ("false_block_rate", a[~truth], b[~truth]),
-    ):
-        found[kind] = None
-        if len(x):
-            difference, ci = paired_proportions(x, y, level)
-            found[kind] = {"difference": difference, "ci": ci, "p": mcnemar(x, y), "n": len(x)}
+    for kind, rows, x, y in (("miss_rate", truth, ~a, ~b), ("false_block_rate", ~truth, a, b)):
+        own = None if clusters is None else clusters[rows]
+        found[kind] = _difference(x[rows], y[rows], own, level) if rows.any() else None
     found["auc"] = None
     if truth.any() and not truth.all():
         s, t = first.scores[both], second.scores[both]
@@ -205,9 +210,20 @@ def _pair(labelled: LabelledSet, first: Scored, second: Scored, level: float) ->
             chosen = rows.astype(int)
             return _area(s[chosen], labels) - _area(t[chosen], labels)
 
-        ci = bootstrap(gap, order, truth, None, level)
+        ci = bootstrap(gap, order, truth, clusters, level)
         found["auc"] = {"difference": gap(order, truth), "ci": ci}
     return found
+
+
+def _difference(x: Any, y: Any, clusters: np.ndarray | None, level: float) -> dict[str, Any]:
+    """How much more often `x` than `y`, on the same images."""
+    if clusters is None:
+        difference, ci = paired_proportions(x, y, level)
+        return {"difference": difference, "ci": ci, "p": mcnemar(x, y), "n": len(x)}
+    twice = [*range(len(x))] * 2, [*clusters] * 2
+    sides = ["first"] * len(x) + ["second"] * len(x)
+    gap = paired_gaps(np.concatenate([x, y]), sides, *twice, "second", level)[0]
+    return {"difference": gap.estimate, "ci": gap.ci, "p": gap.p, "n": len(x)}
 
 
 def _area(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -231,13 +247,24 @@ def _rate(found: Rate) -> dict[str, Any]:
 
 
 def _slices(
-    frame: pd.DataFrame, scores: Any, blocked: Any, clusters: Any, level: float
+    frame: pd.DataFrame,
+    scores: Any,
+    blocked: Any,
+    fixed: Sequence[Misses],
+    clusters: Any,
+    level: float,
 ) -> Iterator[dict[str, Any]]:
-    """Each category, each source, and each category of each source."""
+    """Each category, each source, and each category of each source.
+
+    Thresholds for a false-block rate are those of the whole set: a filter has one.
+    """
     there = [name for name in SLICES if name in frame and frame[name].notna().any()]
     ways = [[name] for name in there] + ([there] if len(there) > 1 else [])
+    apart = frame.reset_index(drop=True)
+    if "categories" in frame:  # a row of I2P may be of several
+        apart = apart.explode("categories").assign(category=lambda rows: rows.categories)
     for columns in ways:
-        for values, rows in frame.reset_index(drop=True).groupby(columns, sort=True, dropna=False):
+        for values, rows in apart.groupby(columns, sort=True, dropna=False):
             at = rows.index.to_numpy()
             truth = rows.restricted.to_numpy(bool)
             own = None if clusters is None else clusters[at]
@@ -249,6 +276,12 @@ def _slices(
                 "restricted": int(truth.sum()),
                 "harmless": int((~truth).sum()),
                 **_errors(blocked[at], truth, own, level),
+                "misses_at_fpr": [
+                    {"fpr": one.fpr, "threshold": one.threshold}
+                    | _errors(scores[at] > one.threshold, truth, own, level)
+                    for one in fixed
+                    if one.threshold is not None
+                ],
                 "auc": None,
             }
             if truth.any() and not truth.all():
@@ -261,25 +294,38 @@ def _disparity(
 ) -> Iterator[dict[str, Any]]:
     """False-block gaps by the set's columns ``group`` and ``language``.
 
-    Paired where a column ``pair`` names the prompt that the versions share, and ``seed`` the seed.
+    Paired where a column ``pair`` names the prompt that the versions share, and ``seed`` the seed;
+    else within prompts, or over all images where none repeats. Rows that do not say which group
+    are counted as ``unnamed``; where nothing can be compared, ``not_tested`` says why.
     """
-    harmless, events = frame[~truth], blocked[~truth]
+    harmless, events = frame[~truth].reset_index(drop=True), blocked[~truth]
     for column in ("group", "language"):
-        if column not in harmless or harmless[column].isna().any():
+        if column not in harmless or harmless[column].isna().all():
             continue
-        groups = harmless[column].astype(str).tolist()
-        if "pair" in harmless and harmless.pair.notna().all():
-            prompts = harmless.pair.tolist()
-            seeds = harmless.seed if "seed" in harmless else [""] * len(prompts)
-            pairs = list(zip(prompts, seeds, strict=True))
-            gaps = paired_gaps(events, groups, pairs, prompts, level=level)
+        paired = "pair" in harmless and harmless.pair.notna().any()
+        named = harmless[column].notna() & (harmless.pair.notna() if paired else True)
+        rows, unnamed = harmless[named], int((~named).sum())
+        seen, groups = events[named.to_numpy(bool)], rows[column].astype(str).tolist()
+        shared = rows.pair.tolist() if paired else _prompts(rows)
+        if paired:
+            seeds = rows.seed.fillna("").tolist() if "seed" in rows else [""] * len(rows)
+            pairs = list(zip(shared, seeds, strict=True))
+            gaps = paired_gaps(seen, groups, pairs, shared, level=level)
         else:
-            prompts = harmless.prompt.fillna("").tolist() if "prompt" in harmless else []
-            repeated = len(set(prompts)) < len(prompts)
-            gaps = perceived_gaps(
-                events, groups, prompts if repeated else [""] * len(groups), level
-            )
-        yield from ({"by": column, **asdict(gap)} for gap in gaps)
+            gaps = perceived_gaps(seen, groups, shared, level)
+        yield from ({"by": column, "unnamed": unnamed, **asdict(gap)} for gap in gaps)
+        if not gaps:
+            reason = "the harmless images are of one alone"
+            if len(set(groups)) > 1:
+                reason = f"no {'pair' if paired else 'prompt'} has images of two"
+            yield {"by": column, "unnamed": unnamed, "not_tested": reason}
+
+
+def _prompts(rows: pd.DataFrame) -> list[str]:
+    """What images are compared within: their prompt, or one stratum where none repeats."""
+    if "prompt" not in rows or not rows.prompt.dropna().duplicated().any():
+        return [""] * len(rows)
+    return list(rows.prompt.fillna("").astype(str))
 
 
 def _costs(

@@ -31,8 +31,8 @@ class Costs:
     prevalence: float
 
     def __post_init__(self) -> None:
-        if self.miss < 0 or self.block < 0 or self.miss + self.block == 0:
-            raise ValueError("costs are 0 or more, and one of them above 0")
+        if min(self.miss, self.block) < 0 or not 0 < self.miss + self.block < np.inf:
+            raise ValueError("costs are finite numbers, 0 or more, and one of them above 0")
         if not 0 < self.prevalence < 1:
             raise ValueError(f"a prevalence lies between 0 and 1, not {self.prevalence}")
 

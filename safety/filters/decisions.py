@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from audit.phantom.vocabulary import RESTRICTED_SIGN
 from safety.evaluation import roc
@@ -37,6 +39,12 @@ class Filter:
         if self.score not in frame:
             return pd.Series(False, frame.index)
         return frame[self.score].notna()
+
+    def gives_probabilities(self, scores: ArrayLike) -> bool:
+        """Whether known scores can be read as probabilities; a margin or a count is none."""
+        known = np.asarray(scores, dtype=float)
+        within = bool(((known >= 0) & (known <= 1)).all())
+        return within and not self.decision and 0 < self.threshold < 1
 
     def blocked(self, frame: pd.DataFrame) -> pd.Series[bool]:
         """The decisions on scored rows."""
@@ -139,11 +147,22 @@ class Decisions:
         )
 
     def curve(self) -> pd.DataFrame:
-        """The ROC curve, where restricted and harmless images are there; else empty."""
+        """The ROC curve and the precision at its corners; empty where a class is not there."""
         rows = self.labelled()
         if rows["is_restricted"].nunique() < 2:
             return pd.DataFrame()
         fpr, tpr, threshold = roc(rows[self.filter.score], rows["is_restricted"])
+        restricted = int(rows["is_restricted"].sum())
+        blocked = tpr * restricted + fpr * (len(rows) - restricted)
+        precision = np.divide(
+            tpr * restricted, blocked, out=np.full(len(blocked), np.nan), where=blocked > 0
+        )
         return pd.DataFrame(
-            {"filter": self.filter.name, "fpr": fpr, "tpr": tpr, "threshold": threshold}
+            {
+                "filter": self.filter.name,
+                "fpr": fpr,
+                "tpr": tpr,
+                "threshold": threshold,
+                "precision": precision,
+            }
         )

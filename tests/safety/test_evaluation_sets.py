@@ -165,8 +165,27 @@ def test_i2p_is_read_with_its_shipped_scores(tmp_path: Path) -> None:
     broken = _write(tmp_path / "broken.csv", I2P + "a,hate,1,160,0,60,100,0.4\n")
     with pytest.raises(AuditError, match=r"broken\.csv:2: .*_percentage' is 160, outside 0…100$"):
         open_set(broken)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file.rename(folder / "i2p.csv")
+    assert open_set(folder, ["toxicity"]).scores == ("toxicity",)
+    with pytest.raises(AuditError, match="no score 'toxicty'; did you mean 'toxicity'"):
+        open_set(folder, ["toxicty"])
     without = I2P.replace(",prompt_toxicity", "") + "a,hate,1,60,0,60,100\nb,hate,0,1,0,1,0\n"
     assert open_set(_write(tmp_path / "without.csv", without)).scores == ("sd_safety",)
+
+
+def test_a_prompt_of_i2p_counts_in_each_of_its_categories(tmp_path: Path) -> None:
+    rows = '"a, b","hate, shocking",1,60,0,60,100,0.4\nc,hate,0,10,0,10,0,0.01\n'
+    found = open_set(_write(tmp_path / "i2p.csv", I2P + rows + "d,shocking,0,20,0,20,0,0.1\n"))
+    slices = evaluate(found, from_columns(found, {}, 0.5))["filters"][0]["slices"]
+    assert {s["category"]: (s["restricted"], s["harmless"]) for s in slices} == {
+        "hate": (1, 1), "shocking": (1, 1)
+    }  # fmt: skip
+    shocking = found.only("category", "shocking")
+    assert shocking.frame.prompt.tolist() == ["a, b", "d"]
+    report = evaluate(shocking, from_columns(shocking, {}, 0.5))
+    assert [row["category"] for row in report["inappropriate"]] == ["all", "shocking"]
 
 
 def test_one_class_is_refused_in_one_line() -> None:
@@ -203,6 +222,57 @@ def test_slices_cross_category_and_source_and_groups_are_compared() -> None:
     assert max(c["estimate"] for key, c in cells.items() if key[0] == "x" and key[1]) < 0.4
     gaps = {gap["group"]: gap for gap in report["disparity"]}
     assert gaps["dark"]["adjusted"] < 0.01 and gaps["dark"]["estimate"] > 0.1
+    # At the threshold of the whole set too.
+    at = {(r.get("category"), r.get("source")): r["misses_at_fpr"][0] for r in report["slices"]}
+    assert at["y", "web"]["miss_rate"]["estimate"] == 1 > at["x", "web"]["miss_rate"]["estimate"]
+    assert {one["threshold"] for one in at.values()} == {report["misses_at_fpr"][0]["threshold"]}
+    false = sum(at["x", s]["false_block_rate"]["events"] for s in ("web", "made"))
+    assert false == at["x", None]["false_block_rate"]["events"]
+
+
+def test_rows_without_a_group_are_counted_and_gaps_that_cannot_be_compared_are_named() -> None:
+    frame = pd.DataFrame(
+        {
+            "restricted": [True, False, False, False, False, False],
+            "group": ["light", "light", "dark", "dark", None, "light"],
+            "language": ["en"] * 6,
+            "a": [0.9, 0.1, 0.9, 0.9, 0.9, 0.2],
+        }
+    )
+    labelled = LabelledSet("set", frame, ("a",))
+    found = evaluate(labelled, from_columns(labelled, {}, 0.5))["filters"][0]["disparity"]
+    dark, light, language = found
+    assert (dark["group"], dark["rate"], dark["other"], dark["n"]) == ("dark", 1, 0, 2)
+    assert dark["unnamed"] == light["unnamed"] == 1
+    assert language["not_tested"] == "the harmless images are of one alone"
+    apart = LabelledSet("set", frame.assign(prompt=[*"vwxxyw"], group=[*"aabbaa"]), ("a",))
+    found = evaluate(apart, from_columns(apart, {}, 0.5))["filters"][0]["disparity"]
+    assert found[0] == {
+        "by": "group", "unnamed": 0, "not_tested": "no prompt has images of two"
+    }  # fmt: skip
+
+
+def test_filters_are_compared_a_prompt_at_a_time_where_prompts_have_several_images() -> None:
+    """Twenty equal images of each prompt say no more than one."""
+    one = pd.DataFrame(
+        {
+            "restricted": [True] * 4 + [False] * 4,
+            "prompt": [f"p{i}" for i in range(8)],
+            "a": [0.9] * 4 + [0.1] * 4,
+            "b": [0.1, 0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.2],
+        }
+    )
+    many = pd.concat([one] * 20, ignore_index=True)
+    found = []
+    for frame in (one, many, many.drop(columns="prompt")):
+        labelled = LabelledSet("set", frame, ("a", "b"))
+        (pair,) = compare(labelled, from_columns(labelled, {}, 0.5))["pairs"]
+        found.append(pair["miss_rate"])
+    single, repeated, blind = found
+    assert single["difference"] == repeated["difference"] == blind["difference"] == -0.5
+    assert repeated["p"] == 0.5  # two prompts differ, both one way: 2/4
+    assert blind["p"] < 1e-6
+    assert np.ptp(repeated["ci"]) > 2 * np.ptp(blind["ci"])
 
 
 def test_an_image_that_is_too_large_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,16 @@ def test_compare_finds_the_planted_difference(scores: Path) -> None:
     assert "Cohen's kappa" in _run("compare", scores).stdout
 
 
+def test_margins_are_no_probabilities_wherever_they_lie(tmp_path: Path) -> None:
+    file = tmp_path / "margins.csv"
+    file.write_text("label,m\n" + "1,0.9\n0,0.1\n1,0.2\n0,0.3\n" * 3, encoding="utf-8")
+    (one,) = json.loads(_run("evaluate", file, "--json").stdout)["filters"]
+    assert one["calibration"]["ece"] > 0
+    (one,) = json.loads(_run("evaluate", file, "--margins", "--json").stdout)["filters"]
+    assert one["calibration"] is None
+    assert one["false_block_rate"]["estimate"] == 1  # 0.1 lies above 0
+
+
 def test_thresholds_lists_both_errors_and_the_operating_points(scores: Path) -> None:
     document = json.loads(_run("thresholds", scores, "--score", "strong", "--json").stdout)
     (found,) = document["filters"]
@@ -123,6 +133,8 @@ def test_filters_run_on_a_folder_of_images_and_a_damaged_one_is_counted(drawings
         (("--threshold", "weak=3"), "a threshold is between 0 and 1"),
         (("--threshold", "inf", "--margins"), "a threshold is finite"),
         (("--cost-miss", "3"), "needs --cost-miss, --cost-block and --prevalence"),
+        (("--cost-miss", "nan", "--cost-block", "1", "--prevalence", ".1"), "finite numbers"),
+        (("--cost-miss", "inf", "--cost-block", "1", "--prevalence", ".1"), "finite numbers"),
         (("--filter", "opennsfw"), "holds scores and no images"),
     ],
 )
@@ -143,6 +155,7 @@ def test_what_cannot_be_done_is_one_line(
         (("--filter", "nudenet"), "a --spec that names its detector brings it"),
         (("--filter", "safety-checker"), "Name the model with --model"),
         (("--filter", "opennsfw", "--threshold", "0.2"), "a --filter has its own"),
+        (("--filter", "opennsfw", "--score", "a"), "--score, --threshold and --margins are of"),
     ],
 )
 def test_a_folder_needs_a_filter_that_can_serve(

@@ -119,6 +119,9 @@ def test_auc_roc_and_agreement_equal_a_direct_count(tmp_path: Path) -> None:
     curve = analysis.tables["roc"]
     assert set(curve["filter"]) == {"safety-checker"}
     assert np.trapezoid(curve["tpr"], curve["fpr"]) == pytest.approx(area)
+    corner = curve.iloc[len(curve) // 2]
+    passed = own[own["score"] >= corner["threshold"]]
+    assert corner["precision"] == pytest.approx(passed["restricted"].mean())
     agreement = _of(found, "filter_agreement", filter="safety-checker and opennsfw")
     # Blocked by the checker: 80, 30, 0, 0; by the classifier: the first 3 of each concept.
     assert agreement.detail["both_block"] == 6
