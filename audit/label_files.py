@@ -16,14 +16,13 @@ import numpy as np
 import pandas as pd
 
 from .errors import AuditError
+from .labels import NOT_A_LABEL
 from .plugins import did_you_mean
 from .prompts.reading import rows
 from .statistics import krippendorff_alpha
 
 LEAST_ALPHA = 0.667
 """Krippendorff (2018, ch. 12): below it no conclusion is drawn from labels."""
-
-NOT_A_LABEL = ("undetermined", "no_face")
 
 
 @dataclass(frozen=True)
