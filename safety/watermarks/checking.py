@@ -22,6 +22,7 @@ from .calibration import Calibration
 from .codecs import Codec
 from .detection import Detection, detect
 from .keys import adjusted
+from .subjects import Rule, Scores
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CHUNK = 16
@@ -153,20 +154,17 @@ def summary(answers: Sequence[Mapping[str, Any]], question: Question) -> dict[st
 
 def _mark(found: Detection, place: int, question: Question) -> dict[str, Any]:
     """One mark in one image: what was read, its p-value and by which null it is decided."""
-    nominal, kind, note = float(found.nominal_p[place]), "nominal", "no calibration"
-    p, marks = nominal, len(question.codecs)
-    calibration = question.calibrations.get(found.mark)
-    calibrated = float(found.calibrated_p[place])
-    if calibration is not None:
-        kind, note, p = "calibrated", f"of {calibration.population}", calibrated
-        if calibration.report.refusal:
-            kind, note, p = "nominal", f"calibration refused: {calibration.report.refusal}", nominal
-        elif not calibration.null.supports(question.fpr / marks):
-            note = (
-                f"{calibration.report.images} clean images support no p-value below "
-                f"{calibration.null.smallest_p:.2g}"
-            )
-            kind, p = "nominal", nominal
+    marks, calibration = len(question.codecs), question.calibrations.get(found.mark)
+    key = calibration.key if calibration else ""  # `detect` refuses another's
+    rule = Rule.of(found.mark, key, question.fpr / marks, calibration)
+    nominal, calibrated = float(found.nominal_p[place]), float(found.calibrated_p[place])
+    p = float(rule.p(Scores(found.matches[[place]].astype(float), found.nominal_p[[place]]))[0])
+    note = rule.note
+    if rule.kind == "calibrated" and calibration:
+        note = f"of {calibration.population}"
+    elif p > nominal and calibration:
+        reached = round(calibrated * (len(calibration.null.values) + 1)) - 1
+        note = f"{reached} of {len(calibration.null.values)} clean images read as much; {note}"
     return {
         "mark": found.mark,
         "bits": found.bits,
@@ -174,7 +172,7 @@ def _mark(found: Detection, place: int, question: Question) -> dict[str, Any]:
         "domain": str(found.domain[place]),
         "inverted": bool(found.inverted[place]),
         "p": p,
-        "kind": kind,
+        "kind": rule.kind,
         "note": note,
         "nominal_p": nominal,
         "calibrated_p": None if np.isnan(calibrated) else calibrated,

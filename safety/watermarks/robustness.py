@@ -56,7 +56,7 @@ def robustness(
     chosen, rows = list(attacks), []
     for subject in subjects:
         calibration = (calibrations or {}).get(subject.mark)
-        rules = [Rule.of(subject, alpha, calibration) for alpha in rates]
+        rules = [Rule.of(subject.mark, subject.key, alpha, calibration) for alpha in rates]
         reading = read(subject, subject.marked)
         domain = _best_domain(reading)
         cost = mean_quality(map(quality, subject.clean, subject.marked))

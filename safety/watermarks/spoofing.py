@@ -112,7 +112,7 @@ def spoofing(
         if len({i.size for i in (*subject.clean, *subject.marked)}) > 1 or len(subject.clean) < 2:
             raise AuditError(f"forging '{subject.mark}' takes two or more images, all of one size")
         calibration = (calibrations or {}).get(subject.mark)
-        rules = [Rule.of(subject, alpha, calibration) for alpha in rates]
+        rules = [Rule.of(subject.mark, subject.key, alpha, calibration) for alpha in rates]
         rows += _rows(subject, rules, "none", float("nan"), list(subject.clean))
         for forgery, marks in _marks(subject):
             for strength in strengths:

@@ -124,15 +124,15 @@ class Rule:
     calibration: Calibration | None = None
 
     @classmethod
-    def of(cls, subject: Subject, alpha: float, calibration: Calibration | None) -> Rule:
-        """The rule for a rate.
+    def of(cls, mark: str, key: str, alpha: float, calibration: Calibration | None) -> Rule:
+        """The rule for a mark at a rate.
 
         Raises:
             AuditError: the calibration is another mark's.
         """
         if calibration is None:
             return cls(alpha, "nominal", "no calibration")
-        calibration.check_owner(subject.mark, subject.key)
+        calibration.check_owner(mark, key)
         report = calibration.report
         if report.refusal:
             note = f"the calibration is refused: {report.refusal}"
@@ -143,14 +143,26 @@ class Rule:
             return cls(alpha, calibration.null.kind, "", calibration)
         if report.nominal_refusal:
             note += f"; the nominal p-value does not hold: {report.nominal_refusal}"
-        return cls(alpha, "nominal", note)
+        return cls(alpha, "nominal", note, calibration)
+
+    def p(self, scores: Scores) -> Floats:
+        """The p-values to decide by, shape (N,).
+
+        A nominal one is never smaller than what clean images have shown: a reading that k of m
+        reach has at least (k + 1)/(m + 1), whatever a formula promises. So what is found at a rate
+        is found at every larger one too.
+        """
+        if self.calibration is None:
+            return scores.nominal_p
+        calibrated = self.calibration.null.p(scores.statistic)
+        if self.kind == "calibrated":
+            return calibrated
+        surer = calibrated <= self.calibration.null.smallest_p
+        return np.where(surer, scores.nominal_p, np.maximum(scores.nominal_p, calibrated))
 
     def __call__(self, scores: Scores) -> NDArray[np.bool_]:
         """Which images carry the mark, shape (N,)."""
-        p = scores.nominal_p
-        if self.calibration is not None:
-            p = self.calibration.null.p(scores.statistic)
-        found: NDArray[np.bool_] = p <= self.alpha
+        found: NDArray[np.bool_] = self.p(scores) <= self.alpha
         return found
 
 

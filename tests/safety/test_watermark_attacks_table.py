@@ -12,10 +12,11 @@ from scipy.stats import binom
 
 from audit.errors import AuditError
 from safety.watermarks.attacks import ATTACKS, Attack
-from safety.watermarks.calibration import Calibration, calibrate
+from safety.watermarks.calibration import Calibration, Null, calibrate
 from safety.watermarks.codecs import InvisibleWatermark
+from safety.watermarks.null_report import null_report
 from safety.watermarks.robustness import robustness
-from safety.watermarks.subjects import Rule, clustered_interval, subject_of
+from safety.watermarks.subjects import Rule, Scores, clustered_interval, subject_of
 from tests.safety.clean import crops
 
 SVD = InvisibleWatermark("dwtDctSvd", b"audit!", "dwtDctSvd")
@@ -116,12 +117,26 @@ def test_a_refused_calibration_or_nominal_p_value_is_said_and_anothers_is_an_err
     codec.bits = np.zeros(32, bool)
     useless = calibrate(codec, dark, "dark", keys=5)
     own = Calibration("parity", subject.key, "dark", useless.null, useless.report)
-    rule = Rule.of(subject, 1e-3, own)
+    rule = Rule.of(subject.mark, subject.key, 1e-3, own)
     assert rule.kind == "nominal"
     assert "calibration is refused: 100%" in rule.note
     assert "the nominal p-value does not hold: it promises 1e-06 and fires on 60 of 60" in rule.note
     with pytest.raises(AuditError, match="another message or key"):
         robustness([subject], [FLIP], {"parity": useless})
+
+
+def test_what_is_found_at_a_rate_is_found_at_every_larger_one() -> None:
+    """The nominal p-value of a reading that clean images reach promises what they have refuted."""
+    null = Null.measure([*np.arange(20.0, 26), *[16.0] * 93])
+    report = null_report(null.values, np.ones(99))
+    made = Calibration("m", "k", "planted", null, report)
+    scores = Scores(np.array([25.0, 25.5, 26.0]), np.array([1e-9, 1e-9, 0.5]))
+    found = {a: Rule.of("m", "k", a, made)(scores).tolist() for a in (1e-6, 0.01, 0.02)}
+    assert found[1e-6] == [False, True, False]
+    assert found[0.01] == [False, True, True]
+    assert found[0.02] == [True, True, True]
+    assert Rule.of("m", "k", 1e-6, None)(scores).tolist() == [True, True, False]
+    assert Rule.of("m", "k", 1e-6, made).p(scores).tolist() == [0.02, 1e-9, 0.5]
 
 
 def test_the_published_signs_hold_on_photographs() -> None:

@@ -159,7 +159,27 @@ def test_a_calibration_is_written_and_used_by_check(
     strict = _json("check", "--calibration", out, folder / "sub")
     mark = strict["answers"][0]["marks"][0]
     assert mark["kind"] == "nominal" and mark["calibrated_p"] == pytest.approx(1 / 41)
-    assert "40 clean images support no p-value below 0.024" in mark["note"]
+    assert "40 clean images support no rate below 0.024" in mark["note"]
+
+
+def test_what_clean_images_read_as_much_is_no_mark_whatever_the_nominal_p_says(
+    folder: Path, clean: Path, tmp_path: Path
+) -> None:
+    """Photographs have plain areas, whose bits are all alike: a key of zeros fires on many."""
+    marks, out = tmp_path / "marks.yaml", tmp_path / "null.json"
+    marks.write_text(f"- {{method: dwtDct, bits: '{'0' * 48}', name: zeros}}\n")
+    (nominal,) = _json("check", "--marks", marks, clean)["found"].items()
+    assert nominal[0] == "zeros" and nominal[1] > 10
+    made = _json("calibrate", clean, "--out", out, "--marks", marks)["marks"][0]
+    assert made["nominal_refusal"] is not None
+    checked = _json("check", "--marks", marks, "--calibration", out, clean)
+    assert checked["found"] == {}
+    seen = [m for a in checked["answers"] for m in a.get("marks", ()) if m["nominal_p"] < 1e-6]
+    assert len(seen) == nominal[1]
+    for mark in seen:
+        assert mark["kind"] == "nominal" and mark["p"] == mark["calibrated_p"] > 1 / 41
+        assert "of 40 clean images read as much" in mark["note"]
+        assert "the nominal p-value does not hold" in mark["note"]
 
 
 def test_a_calibration_in_words_says_promised_and_realised(clean: Path, tmp_path: Path) -> None:
