@@ -126,7 +126,7 @@ class Run:
     def read_json(self, name: str, default: Any = None) -> Any:
         """A JSON document of the run, or `default` where there is none."""
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            return json.loads(self.own(self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {} if default is None else default
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -257,16 +257,40 @@ class Run:
         asked. The stored image is never blacked out.
         """
         with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as database:
-            views = set()
-            for view, shards in self._views():
-                files = ", ".join("'" + str(shard).replace("'", "''") + "'" for shard in shards)
-                database.execute(
-                    f'CREATE VIEW "{view}" AS '
-                    f"SELECT * FROM read_parquet([{files}], union_by_name = true)"
-                )
-                views.add(view)
-            view_delivered(database, views)
+            self.create_views(database)
             yield database
+
+    def create_views(self, database: duckdb.DuckDBPyConnection) -> None:
+        """The views of :meth:`connect` in a database.
+
+        Raises:
+            AuditError: a table is a link that leads out of the run, or no file.
+        """
+        views = set()
+        for view, shards in self._views():
+            files = ", ".join(
+                "'" + str(self.own(shard)).replace("'", "''") + "'" for shard in shards
+            )
+            # Without the last, a folder named `a=b` would become a column.
+            database.execute(
+                f'CREATE VIEW "{view}" AS SELECT * FROM read_parquet([{files}], '
+                "union_by_name = true, hive_partitioning = false)"
+            )
+            views.add(view)
+        view_delivered(database, views)
+
+    def own(self, path: Path) -> Path:
+        """`path`, a file of the run: a run from elsewhere may hold links to anything.
+
+        Raises:
+            AuditError: it is a link that leads out of the run, or no regular file.
+        """
+        real = path.resolve()
+        if not real.is_relative_to(self.path.resolve()):
+            raise AuditError(f"{path} is a link that leads out of the run: refused")
+        if path.exists() and not real.is_file():
+            raise AuditError(f"{path} is not a regular file: refused")
+        return path
 
     def _views(self) -> Iterator[tuple[str, list[Path]]]:
         if (self.path / "plan.parquet").is_file():
