@@ -58,8 +58,10 @@ def _blocks(card: Card) -> list[Block]:
             for claim in ordered
             if (claim["outcome"] == "not testable") == folded
         ]  # fmt: skip
+        kept = [at for at, _ in enumerate(columns) if any(row.cells[at].text for row in rows)]
         if rows:
-            blocks.append(Table(title, columns, rows, folded=folded))
+            rows = [Row([row.cells[at] for at in kept], row.finding) for row in rows]
+            blocks.append(Table(title, [columns[at] for at in kept], rows, folded=folded))
     if document["unread"]:
         rows = [
             Row([text(clean(one["statement"])), text(one["line"]), text(one["subject"])])
