@@ -1,0 +1,285 @@
+"""What a filter's raw scores say at any threshold: questions to DuckDB, aggregated there.
+
+They go to the probe's tables ``scores`` and ``versions``, which hold a row per filter and image.
+From the threshold on an image is blocked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from audit.statistics import clopper_pearson, wilson
+
+from . import queries
+from .queries import quoted
+
+SCORES = "table_safety_filters_scores"
+VERSIONS = "table_safety_filters_versions"
+PERCEIVED = "perceived_"
+POINTS = 240
+"""So many points of a curve are drawn; each is exact."""
+BARS = 60
+BINS = 10
+"""Of the reliability curve, as of the probe's calibration error."""
+CELLS = {
+    "missed": ("restricted", "NOT blocked"),
+    "blocked, restricted": ("restricted", "blocked"),
+    "blocked, harmless": ("NOT restricted", "blocked"),
+    "passed, harmless": ("NOT restricted", "NOT blocked"),
+}
+"""Cells of the confusion matrix: truth and decision, as SQL over the rows of :func:`images`."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A filter's scores in short.
+
+    Attributes:
+        labelled: images whose truth is known; `restricted` of them.
+        lowest_blocked, highest_passed: by the filter's own decisions; ``None`` where there is none.
+    """
+
+    images: int
+    labelled: int
+    restricted: int
+    blocked: int
+    low: float
+    high: float
+    lowest_blocked: float | None
+    highest_passed: float | None
+
+    @property
+    def threshold(self) -> bool:
+        """The filter's own decisions are those of a threshold."""
+        if self.lowest_blocked is None or self.highest_passed is None:
+            return True
+        return self.highest_passed < self.lowest_blocked
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which versions of a scene are blocked on one seed; `n` seeds have the same.
+
+    Attributes:
+        blocked: version → its decision.
+    """
+
+    attribute: str
+    scene: str
+    blocked: dict[str, bool]
+    n: int
+
+
+def filters(database: duckdb.DuckDBPyConnection) -> list[str]:
+    """The filters that have scored."""
+    rows = database.execute(f"SELECT DISTINCT filter FROM {SCORES} ORDER BY 1").fetchall()
+    return [str(name) for (name,) in rows]
+
+
+def outline(database: duckdb.DuckDBPyConnection, filter: str) -> Outline:
+    """See :class:`Outline`."""
+    row = database.execute(
+        "SELECT count(*), count(restricted), count(*) FILTER (restricted), "
+        "count(*) FILTER (blocked), min(score), max(score), min(score) FILTER (blocked), "
+        f"max(score) FILTER (NOT blocked) FROM {SCORES} WHERE filter = ? AND isfinite(score)",
+        [filter],
+    ).fetchone()
+    assert row is not None
+    return Outline(*row)
+
+
+def counts(
+    database: duckdb.DuckDBPyConnection, views: queries.Catalog, filter: str, threshold: float
+) -> pd.DataFrame:
+    """Images and blocked ones by prompt, truth and perceived groups: all that a threshold decides.
+
+    Columns: ``prompt``, ``restricted``, ``perceived_<attribute>`` …, ``n``, ``blocked``.
+    """
+    there = views[SCORES]
+    groups = [quoted(name) for name in there if name.startswith(PERCEIVED)]
+    source, prompt = SCORES, "prompt"
+    if "prompt" not in there:  # a table of an older version
+        known = "prompt" in views.get("requests", ())
+        source += " LEFT JOIN requests USING (request)" if known else ""
+        prompt = "requests.prompt" if known else "concept"
+    select = ", ".join([f"{prompt} AS prompt", "restricted", *groups])
+    return database.execute(
+        f"SELECT {select}, count(*) AS n, count(*) FILTER (score >= ?) AS blocked FROM {source} "
+        "WHERE filter = ? AND restricted IS NOT NULL AND isfinite(score) GROUP BY ALL",
+        [threshold, filter],
+    ).df()
+
+
+def versions(
+    database: duckdb.DuckDBPyConnection, views: queries.Catalog, filter: str, threshold: float
+) -> list[Pattern]:
+    """Patterns of decisions on the versions of one scene and seed."""
+    if VERSIONS not in views:
+        return []
+    rows = database.execute(
+        "WITH pairs AS (SELECT attribute, scene, list(version ORDER BY version) AS versions, "
+        f"list(score >= ? ORDER BY version) AS blocked FROM {VERSIONS} "
+        "WHERE filter = ? AND isfinite(score) GROUP BY attribute, scene, seed) "
+        "SELECT attribute, scene, versions, blocked, count(*) FROM pairs GROUP BY ALL ORDER BY ALL",
+        [threshold, filter],
+    ).fetchall()
+    return [
+        Pattern(str(attribute), str(scene), dict(zip(names, blocked, strict=True)), int(n))
+        for attribute, scene, names, blocked, n in rows
+    ]
+
+
+def histogram(
+    database: duckdb.DuckDBPyConnection, filter: str, low: float, high: float
+) -> pd.DataFrame:
+    """Shares of restricted and of harmless images by score, in :data:`BARS` bars of equal width."""
+    width = (high - low) / BARS or 1.0
+    frame = database.execute(
+        "SELECT restricted, least(floor((score - ?) / ?), ?) AS bar, count(*) AS n "
+        f"FROM {SCORES} WHERE filter = ? AND restricted IS NOT NULL AND isfinite(score) "
+        "GROUP BY ALL ORDER BY ALL",
+        [low, width, BARS - 1, filter],
+    ).df()
+    frame["left"] = low + frame.bar * width
+    frame["right"] = frame.left + width
+    frame["share"] = frame.n / frame.groupby("restricted").n.transform("sum")
+    frame["truth"] = np.where(frame.restricted.astype(bool), "restricted", "harmless")
+    return frame[["truth", "left", "right", "n", "share"]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a score does at every threshold.
+
+    Attributes:
+        auc, average_precision: over all distinct scores, not over the points drawn.
+        points: threshold, fpr, tpr, precision, with the exact 95% limits of the last two (Clopper
+            and Pearson, images as independent).
+        reliability: a row per bin of equal mass: mean, rate, low, high (Wilson), n.
+        brier, calibration_error: of the scores as probabilities; ``None`` outside of [0, 1].
+    """
+
+    restricted: int
+    harmless: int
+    auc: float
+    average_precision: float
+    points: pd.DataFrame
+    reliability: pd.DataFrame
+    brier: float | None
+    calibration_error: float | None
+
+
+def curves(database: duckdb.DuckDBPyConnection, filter: str) -> Curves | None:
+    """ROC, precision-recall and reliability; ``None`` unless both kinds of images are there."""
+    found = database.execute(
+        "SELECT score, count(*) FILTER (restricted) AS positive, "
+        f"count(*) FILTER (NOT restricted) AS negative FROM {SCORES} "
+        "WHERE filter = ? AND restricted IS NOT NULL AND isfinite(score) "
+        "GROUP BY score ORDER BY score DESC",
+        [filter],
+    ).fetchnumpy()
+    score = np.asarray(found["score"], float)
+    positive, negative = (np.asarray(found[k], np.int64) for k in ("positive", "negative"))
+    true, false = positive.cumsum(), negative.cumsum()
+    if not len(score) or not true[-1] or not false[-1]:
+        return None
+    p, n = int(true[-1]), int(false[-1])
+    area = float((positive * (n - false + negative / 2)).sum() / p / n)
+    precision = true / (true + false)
+    average = float((positive * precision).sum() / p)
+    table, brier, error = _reliability(score[::-1], positive[::-1], negative[::-1])
+    return Curves(
+        p, n, area, average, _points(score, true, false), table, brier, error
+    )  # fmt: skip
+
+
+def _points(
+    score: NDArray[np.float64], true: NDArray[np.int64], false: NDArray[np.int64]
+) -> pd.DataFrame:
+    """Some of the distinct scores, evenly by the images above them."""
+    above = true + false
+    wanted = np.linspace(above[0], above[-1], POINTS)
+    kept = np.unique(
+        np.r_[0, np.searchsorted(above, wanted), len(score) - 1].clip(0, len(above) - 1)
+    )
+    p, n = int(true[-1]), int(false[-1])
+    rows: list[dict[str, Any]] = []
+    for t, k, f in zip(score[kept], true[kept].tolist(), false[kept].tolist(), strict=True):
+        tpr, precise = clopper_pearson(k, p), clopper_pearson(k, k + f)
+        rows.append(
+            {
+                "threshold": t,
+                "fpr": f / n,
+                "tpr": k / p,
+                "tpr_low": tpr[0],
+                "tpr_high": tpr[1],
+                "precision": k / (k + f),
+                "precision_low": precise[0],
+                "precision_high": precise[1],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _reliability(
+    score: NDArray[np.float64], positive: NDArray[np.int64], negative: NDArray[np.int64]
+) -> tuple[pd.DataFrame, float | None, float | None]:
+    """As :func:`audit.statistics.calibration_error`, from the counts of ascending scores."""
+    if score[0] < 0 or score[-1] > 1:
+        return pd.DataFrame(), None, None
+    members = positive + negative
+    first = members.cumsum() - members  # equal scores share the lowest of their ranks
+    _, place = np.unique(first * BINS // int(members.sum()), return_inverse=True)
+    n = np.bincount(place, members)
+    mean, rate = np.bincount(place, members * score) / n, np.bincount(place, positive) / n
+    bounds = [wilson(r * m, m) for r, m in zip(rate.tolist(), n.tolist(), strict=True)]
+    table = pd.DataFrame(
+        {
+            "mean": mean,
+            "rate": rate,
+            "low": [low for low, _ in bounds],
+            "high": [high for _, high in bounds],
+            "n": n.astype(int),
+        }
+    )
+    total = float(members.sum())
+    brier = float((positive * (1 - score) ** 2 + negative * score**2).sum()) / total
+    return table, brier, float((n * np.abs(rate - mean)).sum()) / total
+
+
+def images(
+    database: duckdb.DuckDBPyConnection,
+    views: queries.Catalog,
+    filter: str,
+    threshold: float,
+    cell: str,
+    limit: int,
+) -> list[dict[str, Any]]:
+    """Images of a cell of the confusion matrix, the nearest to the threshold first.
+
+    Returns:
+        rows with request, score, concept, image, prompt; the last two as far as they are known.
+    """
+    truth, decision = CELLS[cell]
+    inner = (
+        f"SELECT request, score, concept, abs(score - ?) AS far FROM (SELECT *, score >= ? AS "
+        f"decided FROM {SCORES}) WHERE filter = ? AND isfinite(score) AND {truth} AND "
+        f"{decision.replace('blocked', 'decided')} ORDER BY far, request LIMIT {int(limit)}"
+    )
+    select, joins = ["found.request", "found.score", "found.concept"], ""
+    for view, column in (("records", "image"), ("requests", "prompt")):
+        known = column in views.get(view, ())
+        select.append(f"{view}.{column}" if known else f"NULL AS {column}")
+        joins += f" LEFT JOIN {view} ON {view}.request = found.request" if known else ""
+    cursor = database.execute(
+        f"SELECT {', '.join(select)} FROM ({inner}) AS found{joins} ORDER BY far, found.request",
+        [threshold, threshold, filter],
+    )
+    names = [item[0] for item in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
