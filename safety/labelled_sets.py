@@ -1,4 +1,4 @@
-"""Labelled images and scores that a user brings: CSV, folders, UnsafeBench's Parquet, I2P's CSV.
+"""Labelled images, prompts and scores of a user: CSV, folders, UnsafeBench's Parquet, I2P's CSV.
 
 None is shipped. Errors name the file and the line, never a prompt; what cannot be read is counted.
 """
@@ -29,8 +29,8 @@ LABELS: Mapping[str, bool] = {
 
 LABEL_COLUMNS = ("label", "restricted", "unsafe", "safety_label")
 IMAGE_COLUMNS = ("image", "file_name", "path")
-CONTEXT = ("category", "source", "prompt", "text", "group", "language", "pair", "seed")
-"""Columns that say where an image comes from; a set's other columns are scores."""
+CONTEXT = ("id", "category", "source", "prompt", "text", "group", "language", "pair", "seed")
+"""Columns that say what a row is and where it comes from; a set's other columns are scores."""
 
 MARGINS = "; scores that are no probabilities need --margins"
 
@@ -39,14 +39,14 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Images, or scores of images, whose truth is known.
+    """Images, prompts, or scores of either, whose truth is known.
 
     Attributes:
         name: the file's or folder's.
         frame: a row per image: ``restricted``, what :data:`CONTEXT` there is, and the scores.
         scores: the columns of `frame` that are scores; NaN where a filter gave none.
         pictures: the images in the order of the rows, ``None`` for one that cannot be read;
-            without it there are scores only.
+            without it there are none.
         note: what a reader must know of the labels.
     """
 
@@ -94,18 +94,20 @@ class LabelledSet:
 
 def open_set(
     path: Path,
-    scores: Sequence[str] = (),
+    scores: Sequence[str] | None = (),
     bounds: tuple[float, float] | None = (0.0, 1.0),
 ) -> LabelledSet:
     """A labelled set by what lies at `path`.
 
-    A ``.csv`` with a label column (:data:`LABEL_COLUMNS`), and scores or an image column; a
+    A ``.csv`` with a label column (:data:`LABEL_COLUMNS`), and scores, an image column or
+    ``prompt``; a
     ``.parquet`` file, or a folder of them, with ``image`` and ``safety_label`` as UnsafeBench has;
     a folder with one CSV and the images it names; or a folder with a subfolder for each of two
     labels. I2P's CSV is known by its columns.
 
     Args:
-        scores: the columns that are scores; default: all that say nothing else.
+        scores: the columns that are scores; default: all that say nothing else; ``None``: no
+            score is wanted.
         bounds: of scores; ``None``: any finite number.
 
     Raises:
@@ -129,11 +131,13 @@ def open_set(
     if path.suffix.lower() != ".csv":
         raise AuditError(f"{path} is no .csv, no .parquet and no folder")
     if _is_i2p(path):
-        return i2p_scores(path, scores)
+        return i2p_scores(path, scores or ())
     return _table(path, scores, bounds)
 
 
-def _table(path: Path, wanted: Sequence[str], bounds: tuple[float, float] | None) -> LabelledSet:
+def _table(
+    path: Path, wanted: Sequence[str] | None, bounds: tuple[float, float] | None
+) -> LabelledSet:
     label, image = "", ""
     names: list[str] = []
     found: list[dict[str, Any]] = []
@@ -148,13 +152,15 @@ def _table(path: Path, wanted: Sequence[str], bounds: tuple[float, float] | None
                     "comma-separated header"
                 )
             others = [n for n in row if n not in (label, image, *CONTEXT, *IMAGE_COLUMNS)]
-            for name in wanted:
+            for name in wanted or ():
                 if name not in row:
                     raise AuditError(f"{path}:1: no column '{name}'{did_you_mean(name, others)}")
-            names = list(wanted) or others
-            if not names and not image:
+            names = [] if wanted is None else list(wanted) or others
+            if not names and not image and "prompt" not in row:
+                lacks = "no" if wanted is None else "neither scores nor a"
                 raise AuditError(
-                    f"{path}:1: neither scores nor a column of images ({', '.join(IMAGE_COLUMNS)})"
+                    f"{path}:1: {lacks} column of images ({', '.join(IMAGE_COLUMNS)}) or of "
+                    "prompts (prompt)"
                 )
         entry: dict[str, Any] = {"restricted": _label(row[label], label, where)}
         entry |= {name: row[name].strip() or None for name in CONTEXT if name in row}

@@ -1,24 +1,23 @@
-"""A filter's scores and decisions on images or scores that lie there, without a run."""
+"""A filter's scores and decisions on images, prompts or scores that lie there, without a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 
 from audit.errors import AuditError
 from audit.plugins import did_you_mean
 
-from .labelled_sets import LabelledSet
+from .labelled_sets import CONTEXT, LabelledSet
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from audit.study import Study
 
     from .filters.declared import Declared
@@ -89,19 +88,21 @@ def from_columns(
 
 
 def from_images(labelled: LabelledSet, names: Sequence[str], study: Study) -> list[Scored]:
-    """Filters of the registry run on the images of a set.
+    """Filters of the registry run on the images of a set, or on its prompts.
+
+    A row without a prompt has no score of a filter of prompts.
 
     Raises:
-        AuditError: the set has no images, or a filter does not exist or cannot serve.
+        AuditError: the set has no images or no prompts for a filter that looks at them, or a filter
+            does not exist or cannot serve.
     """
     from audit import plugins
-    from audit.detectors.base import unavailable
+    from audit.detectors.base import sees_images, unavailable
+    from audit.generation import progress
     from audit.store import column_safe
 
     from .filters.declared import declared, detector_of
 
-    if labelled.pictures is None:
-        raise AuditError(f"{labelled.name} holds scores and no images: leave --filter out")
     there = declared(study)
     known = {filter.name: filter for filter in there.filters}
     detectors: dict[str, Any] = {}
@@ -120,13 +121,25 @@ def from_images(labelled: LabelledSet, names: Sequence[str], study: Study) -> li
             factory = plugins.load("detectors", detector)
             if reason := unavailable(factory, study):
                 raise AuditError(f"{name}: {reason}")
+            if sees_images(factory) and labelled.pictures is None:
+                raise AuditError(f"{name}: {labelled.name} holds no images for it to look at")
+            if not sees_images(factory) and "prompt" not in labelled.frame:
+                raise AuditError(f"{name}: {labelled.name} has no column 'prompt' for it to read")
             detectors[detector] = factory(study)
+    seeing = {name for name, detector in detectors.items() if sees_images(type(detector))}
+    pictures = labelled.pictures if seeing else None
+    total = len(labelled.frame)
+    prompts = pd.Series([""] * total)
+    if "prompt" in labelled.frame:
+        prompts = labelled.frame["prompt"].fillna("").astype(str)
     readable: list[bool] = []
     columns: dict[str, list[pd.DataFrame]] = {name: [] for name in detectors}
-    prompts = labelled.frame["prompt"] if "prompt" in labelled.frame else [""] * len(labelled.frame)
-    for batch in _batches(labelled.pictures(), [str(p or "") for p in prompts], readable):
-        for name, detector in detectors.items():
-            columns[name].append(pd.DataFrame(detector.detect(batch)))
+    with progress("filters", total, 0) as bar:
+        shown = pictures() if pictures else repeat(Image.new("RGB", (1, 1)), total)
+        for batch in _batches(shown, prompts.tolist(), readable):
+            for name, detector in detectors.items():
+                columns[name].append(pd.DataFrame(detector.detect(batch)))
+            bar.update(len(readable) - bar.n)
     if not any(readable):
         raise AuditError(f"{labelled.name}: none of the {len(readable)} images can be read")
     frame = pd.concat(
@@ -136,6 +149,10 @@ def from_images(labelled: LabelledSet, names: Sequence[str], study: Study) -> li
         ],
         axis=1,
     )
+    asked = (prompts != "").to_numpy()[readable]
+    for column in map(str, frame):
+        if detector_of(column, detectors) not in seeing:
+            frame[column] = frame[column].where(asked)
     frame, at = with_votes(there, frame), np.flatnonzero(readable)
     left, found = len(readable) - len(at), []
     for name in names:
@@ -156,6 +173,15 @@ def from_images(labelled: LabelledSet, names: Sequence[str], study: Study) -> li
             )
         )
     return found
+
+
+def table_of(labelled: LabelledSet, scored: Sequence[Scored]) -> pd.DataFrame:
+    """The scores as :func:`safety.labelled_sets.open_set` reads them from a CSV."""
+    known = [name for name in CONTEXT if name in labelled.frame]
+    frame = labelled.frame[known].assign(label=labelled.frame.restricted.astype(int))
+    if "id" not in frame and "image" in labelled.frame:
+        frame = frame.assign(id=labelled.frame.image)
+    return frame.assign(**{one.name: one.scores for one in scored})
 
 
 def with_votes(there: Declared, frame: pd.DataFrame) -> pd.DataFrame:

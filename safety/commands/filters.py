@@ -25,15 +25,17 @@ def filters() -> None:
     """Evaluate, compare and tune safety filters on a labelled set.
 
     SET is a CSV with a column label (1 or 0, unsafe or safe, …) and one of scores for each filter,
-    or with a column image; a folder with such a CSV, or with the subfolders safe and unsafe;
-    UnsafeBench's Parquet files; or I2P's CSV with its shipped scores. Columns category, source,
-    group, language, prompt, pair and seed are used where they are there.
+    or with a column image (for filters of prompts: prompt); a folder with such a CSV, or with the
+    subfolders safe and unsafe; UnsafeBench's Parquet files; or I2P's CSV with its shipped scores.
+    Columns category, source, group, language, prompt, pair and seed are used where they are there.
     """
 
 
 _OPTIONS = [
     click.argument("place", metavar="SET", type=click.Path(path_type=Path)),
-    click.option("--filter", "names", multiple=True, help="Run this filter on SET's images."),
+    click.option(
+        "--filter", "names", multiple=True, help="Run this filter on SET's images or prompts."
+    ),
     click.option("--model", default="", help="Whose safety checker, for --filter safety-checker."),
     click.option(
         "--spec", type=click.Path(path_type=Path), help="Options of detectors and filters."
@@ -49,6 +51,11 @@ _OPTIONS = [
     click.option("--category", help="Only these rows."),
     click.option("--source", help="Only these rows."),
     click.option("--level", type=click.FloatRange(0.5, 0.999), default=0.95, show_default=True),
+    click.option(
+        "--save",
+        type=click.Path(path_type=Path),
+        help="With --filter: keep its scores as a CSV SET.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
 ]
 _COSTS = [
@@ -192,17 +199,20 @@ def _opened(
     thresholds: Sequence[str],
     category: str | None,
     source: str | None,
+    save: Path | None,
 ) -> tuple[LabelledSet, list[Scored]]:
     """The set, and what each filter says of its rows."""
     from safety.labelled_sets import open_set
-    from safety.scoring import from_columns, from_images
+    from safety.scoring import from_columns, from_images, table_of
 
+    if save and not names:
+        raise AuditError("--save keeps the scores of a --filter: name one")
     if names and (thresholds or margins or columns):
         raise AuditError(
             "--score, --threshold and --margins are of a CSV's scores: a --filter has its own, and "
             "--spec declares its threshold anew"
         )
-    labelled = open_set(place, columns, None if margins else (0.0, 1.0))
+    labelled = open_set(place, None if names else columns, None if margins else (0.0, 1.0))
     for column, value in (("category", category), ("source", source)):
         if value is not None:
             labelled = labelled.only(column, value)
@@ -211,11 +221,17 @@ def _opened(
         if "safety-checker" in names and study.model_path is None:
             raise AuditError("--filter safety-checker: whose? Name the model with --model")
         scored = from_images(labelled, list(dict.fromkeys(names)), study)
+        if save:
+            try:
+                table_of(labelled, scored).to_csv(save, index=False)
+            except OSError as error:
+                raise AuditError(f"cannot write {save}: {error.strerror}") from error
     elif labelled.scores:
         given = _thresholds(thresholds, labelled.scores, margins)
         scored = from_columns(labelled, given, 0.0 if margins else 0.5, not margins)
     else:
-        raise AuditError(f"{place} holds images and no scores: say which --filter looks at them")
+        kind = "images" if labelled.pictures else "prompts"
+        raise AuditError(f"{place} holds {kind} and no scores: say which --filter looks at them")
     return labelled, scored
 
 

@@ -135,7 +135,8 @@ def test_filters_run_on_a_folder_of_images_and_a_damaged_one_is_counted(drawings
         (("--cost-miss", "3"), "needs --cost-miss, --cost-block and --prevalence"),
         (("--cost-miss", "nan", "--cost-block", "1", "--prevalence", ".1"), "finite numbers"),
         (("--cost-miss", "inf", "--cost-block", "1", "--prevalence", ".1"), "finite numbers"),
-        (("--filter", "opennsfw"), "holds scores and no images"),
+        (("--filter", "opennsfw"), "scores.csv:1: no column of images (image, file_name"),
+        (("--save", "out.csv"), "--save keeps the scores of a --filter"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -184,6 +185,67 @@ def test_a_spec_with_an_unknown_detector_or_a_head_of_the_wrong_width_is_one_lin
         assert isinstance(result.exception, AuditError)
         assert message in str(result.exception)
         assert "\n" not in str(result.exception)
+
+
+WORDS = "detectors:\n  prompt-denylist: {words: [red hexagon]}\n"
+PROMPTS = """label,prompt,language,note
+1,a red hexagon sign,en,plain
+1,two red hexagons,en,more than one
+0,a blue disc,en,
+0,,tr,nothing asked
+0,mavi bir disk,tr,
+"""
+
+
+def test_filters_of_prompts_are_evaluated_on_prompts_alone(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(WORDS)
+    (tmp_path / "set.csv").write_text(PROMPTS, encoding="utf-8")
+    kept = tmp_path / "kept.csv"
+    result = _run(
+        "evaluate", tmp_path / "set.csv", "--spec", tmp_path / "spec.yaml", "--json",
+        "--filter", "denylist-exact", "--filter", "denylist-stemmed", "--save", kept,
+    )  # fmt: skip
+    exact, stemmed = json.loads(result.stdout)["filters"]
+    # The row without a prompt has no score; the notes are no scores either.
+    assert exact["outcomes"] == {"scored": 4, "unscored": 1}
+    assert (exact["miss_rate"]["events"], stemmed["miss_rate"]["events"]) == (1, 0)
+    assert exact["false_block_rate"]["events"] == 0
+    assert exact["calibration"] is None  # a count is no probability
+    again = json.loads(_run("evaluate", kept, "--json").stdout)["filters"]
+    assert [one["filter"] for one in again] == ["denylist-exact", "denylist-stemmed"]
+    for one, other in zip(again, (exact, stemmed), strict=True):
+        for key in ("outcomes", "auc", "miss_rate", "misses_at_fpr", "disparity"):
+            assert one[key] == other[key]
+
+
+def test_kept_scores_of_images_name_the_images_and_are_a_set(
+    drawings: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.csv"
+    asked = ("--filter", "opennsfw", "--device", "cpu", "--json")
+    first = json.loads(_run("evaluate", drawings, *asked, "--save", kept).stdout)["filters"][0]
+    with kept.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows][-1] == "damaged.png"
+    assert rows[-1]["opennsfw"] == ""
+    again = json.loads(_run("evaluate", kept, "--json").stdout)["filters"][0]
+    assert again["outcomes"] == {"scored": 24, "unscored": 1}
+    assert again["auc"] == first["auc"]
+    result = _run("evaluate", drawings, *asked, "--save", tmp_path / "none" / "kept.csv")
+    assert f"cannot write {tmp_path / 'none' / 'kept.csv'}" in str(result.exception)
+
+
+def test_a_filter_of_prompts_needs_prompts(drawings: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(WORDS)
+    (tmp_path / "set.csv").write_text(PROMPTS, encoding="utf-8")
+    asked = ("--filter", "denylist-exact", "--spec", tmp_path / "spec.yaml")
+    result = _run("evaluate", drawings, *asked)
+    assert "denylist-exact: set.csv has no column 'prompt' for it to read" in str(result.exception)
+    result = _run("evaluate", tmp_path / "set.csv", "--score", "note")
+    assert "'note' is not a number" in str(result.exception)
+    (tmp_path / "bare.csv").write_text("label,prompt\n1,a\n0,b\n", encoding="utf-8")
+    result = _run("evaluate", tmp_path / "bare.csv")
+    assert "holds prompts and no scores: say which --filter looks at them" in str(result.exception)
 
 
 def test_a_folder_of_images_none_of_which_can_be_read_is_one_line(tmp_path: Path) -> None:
