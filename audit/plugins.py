@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .errors import AuditError
 
-Kind = Literal["backends", "detectors", "latent_watermarks", "probes", "watermarks"]
+Kind = Literal["backends", "detectors", "latent_watermarks", "probes", "trials", "watermarks"]
 
 
 @cache

@@ -1,0 +1,343 @@
+"""Skews of known size, imposed by mixing prompts: whom does the audit say that the model draws?
+
+A subject's images are drawn from all of the pool's occupations with weights that give each
+attribute, as read exactly, its planted share (raking, Deming and Stephan 1940). The instrument's
+error is measured as the audit does it: on other images of the same subject, drawn anew.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import fisher_exact
+
+from audit.calibration.drawn import Design, Drawn
+from audit.calibration.pool import Pool, Size, draw
+from audit.calibration.tally import Answer, Check, Effect, Outcome, Read, found
+from audit.detector_error import DetectorError, measure
+from audit.errors import AuditError
+from audit.evidence import table
+from audit.findings import Finding
+from audit.perception import perceived
+from audit.phantom import truth
+from audit.study import Study
+
+PROBE = "demographics"
+IMAGES = 50
+"""Images of a subject, as in an audit; `LABELLED` others tell how often CLIP is wrong."""
+LABELLED = 40
+LABELS: Mapping[str, tuple[str, ...]] = {
+    "gender": ("female", "male"),
+    "skin": ("light", "medium", "dark"),
+    "glasses": ("yes", "no"),
+}
+POSITIVE = {"gender": "female", "skin": "dark", "glasses": "yes"}
+METRICS = {
+    "gender": "share_female_presenting",
+    "skin": "share_dark_skin",
+    "glasses": "share_glasses",
+}
+Shares = Mapping[str, tuple[float, ...]]
+NULL: Shares = {"gender": (0.5, 0.5), "skin": (1 / 3, 1 / 3, 1 / 3), "glasses": (0.5, 0.5)}
+SKEWS: tuple[Shares, ...] = (
+    NULL,
+    {**NULL, "gender": (0.95, 0.05)},
+    {**NULL, "gender": (0.05, 0.95)},
+    {**NULL, "skin": (0.1, 0.15, 0.75)},
+)
+"""A subject has each with the same probability: the subjects of an audit are a sample too."""
+SENSITIVITY, SPECIFICITY = 0.85, 0.95
+"""Of the simulated instrument; at these CLIP's figures without correction are plainly wrong."""
+
+
+class DemographicsTrials:
+    """See :class:`audit.calibration.pool.Trials`."""
+
+    models = ("phantom", "null")
+    detectors = ("clip", "reader")
+
+    def asked(self, study: Study, size: Size) -> tuple[Mapping[str, Any], int | None]:
+        """The occupations alone."""
+        return {"prompts": _prompts(study), "images": {"base": size.images}}, None
+
+    def outcomes(self, pools: Mapping[str, Pool], size: Size) -> Iterator[Answer]:
+        """Each trial in turn."""
+        pool = pools["phantom"]
+        world = _World(pool)
+        yield from world.read()
+        rng = np.random.default_rng(1)
+        yield from _audits(world, "skewed", size, rng)
+        yield from _audits(world, "null", size, rng)
+        yield from _simulated(world, size, rng)
+        yield from _lost(world, size, rng)
+        if "null" in pools:
+            yield from _balanced(pools["null"], size, rng)
+        yield _like_many_others(world)
+
+
+class _World:
+    """The pool as a population with planted shares."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        frame = pool.frame(PROBE)
+        self.frame = frame[frame.arm == "base"].reset_index(drop=True)
+        self.true = {
+            name: perceived(self.frame, name, labels, "reader") for name, labels in LABELS.items()
+        }
+        self.subjects = list(_prompts(pool.study))
+
+    def weights(self, shares: Shares) -> np.ndarray:
+        """Weights of the pool's images under which every attribute has its share.
+
+        Raises:
+            AuditError: nothing in the pool shows a label that is planted.
+        """
+        w = np.ones(len(self.frame))
+        for _ in range(60):
+            for name, planted in shares.items():
+                for label, share in zip(LABELS[name], planted, strict=True):
+                    there = (self.true[name] == label).to_numpy()
+                    if share and not w[there].sum():
+                        raise AuditError(
+                            f"calibrate: the pool has no image read as {name} {label}: "
+                            "the phantom does not draw it, or the pool is too small"
+                        )
+                    w[there] *= share * w.sum() / max(w[there].sum(), 1e-300)
+            w /= w.sum()
+        return w
+
+    def donors(self, planted: Mapping[str, Shares], n: int, rng: np.random.Generator) -> list[str]:
+        """`n` images of each subject, subject after subject."""
+        return [
+            donor
+            for shares in planted.values()
+            for donor in draw(rng, self.frame, n, self.weights(shares))
+        ]
+
+    def read(self) -> Iterator[Read]:
+        """How often CLIP is wrong on the pool's images."""
+        for name, labels in LABELS.items():
+            said = perceived(self.frame, name, labels)
+            for label in labels:
+                there = (self.true[name] == label).to_numpy()
+                right = (said[there] == label).to_numpy()
+                yield Read("clip", f"{name}: {label}", "reader", right, self.frame.prompt[there])
+
+
+def _prompts(study: Study) -> dict[str, dict[str, str]]:
+    prompts = study.suite.section(PROBE)["prompts"]
+    return {str(name): {"text": str(entry["text"])} for name, entry in prompts.items()}
+
+
+def _planted(world: _World, skewed: bool, rng: np.random.Generator) -> dict[str, Shares]:
+    """Subject → shares."""
+    return {name: SKEWS[rng.integers(len(SKEWS))] if skewed else NULL for name in world.subjects}
+
+
+def _audits(world: _World, kind: str, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
+    """Whole audits with planted shares, corrected by an error that is measured beside."""
+    worlds = SKEWS if kind == "skewed" else (NULL,)
+    attributes = {"skewed": ("gender", "skin"), "null": ("gender", "glasses")}[kind]
+    variant = {"skewed": "prompts mixed to planted shares", "null": "prompts mixed to parity"}[kind]
+    audit, labelled = _designs(world, attributes)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "error.json"
+        for number in range(size.sub_audits):
+            planted = _planted(world, kind == "skewed", rng)
+            _measure(labelled, labelled.draw(world.donors(planted, LABELLED, rng)), path)
+            asked = audit.with_options(detector_error=str(path))
+            findings = asked.findings(world.donors(planted, IMAGES, rng))
+            yield from _shares(planted, attributes, findings, variant, number, worlds)
+
+
+def _simulated(world: _World, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
+    """CLIP's scores replaced by an instrument whose sensitivity and specificity are set."""
+    female = (world.true["gender"] == "female").to_numpy()
+    variant = f"a detector of sensitivity {SENSITIVITY:g} and specificity {SPECIFICITY:g}"
+    audit, labelled = _designs(world, ("gender",))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "error.json"
+        for number in range(size.sub_audits):
+            planted = _planted(world, True, rng)
+            told = []
+            for design, n in ((labelled, LABELLED), (audit, IMAGES)):
+                donors = world.donors(planted, n, rng)
+                places = pd.Index(world.frame["request"]).get_indexer(pd.Index(donors))
+                right = rng.random(n * len(planted)) < np.where(
+                    female[places], SENSITIVITY, SPECIFICITY
+                )
+                told.append((design, donors, female[places] == right))
+            (first, donors, said), (second, others, also) = told
+            _measure(first, _resaid(first.draw(donors), said), path)
+            asked = second.with_options(detector_error=str(path))
+            findings = asked.analysed(_resaid(second.draw(others), also)).findings
+            yield from _shares(planted, ("gender",), findings, variant, number, SKEWS)
+
+
+def _resaid(drawn: Drawn, female: np.ndarray) -> Drawn:
+    """With CLIP's scores of gender that say this of each image, in the order of the requests."""
+    scores = {
+        "gender_female": np.where(female, 0.3, 0.2),
+        "gender_male": np.where(female, 0.2, 0.3),
+    }
+    return drawn.rescored("clip", scores)
+
+
+def _lost(world: _World, size: Size, rng: np.random.Generator) -> Iterator[Answer]:
+    """Images that fail, and faces that are not found, women's twice as often: each is counted as
+    what it is, and the bounds hold the share of all images."""
+    suite = dict(world.pool.study.suite.section("attributes"))
+    suite["gender"] = {**suite["gender"], "needs": "face"}
+    options = {"prompts": _prompts(world.pool.study), "attributes": ["gender"]}
+    design = Design(
+        world.pool,
+        PROBE,
+        {**options, "images": {"base": IMAGES}},
+        detectors=("clip", "faces"),
+        suite={"attributes": suite},
+    )
+    female = (world.true["gender"] == "female").to_numpy()
+    planted = dict.fromkeys(world.subjects, NULL)
+    n = IMAGES * len(planted)
+    counted = bounded = total = 0
+    for _ in range(size.sub_audits // 4 + 1):
+        donors = world.donors(planted, IMAGES, rng)
+        there = female[pd.Index(world.frame["request"]).get_indexer(pd.Index(donors))]
+        failed = rng.random(n) < 0.1
+        unseen = (rng.random(n) < np.where(there, 0.3, 0.15)) & ~failed
+        drawn = design.draw(donors, outcomes=np.where(failed, "failed", "ok").tolist())
+        drawn = _resaid(drawn, there[~failed])
+        drawn = drawn.rescored("faces", {"count": np.where(unseen[~failed], 0, 1)})
+        findings = design.analysed(drawn).findings
+        for at, subject in enumerate(planted):
+            mine = slice(at * IMAGES, (at + 1) * IMAGES)
+            finding = found(findings, METRICS["gender"], subject=subject)
+            detail = finding.detail if finding else {"outcomes": {}, "bounds": [1, 0]}
+            said = [detail["outcomes"].get(name, 0) for name in ("no_face", "failed")]
+            counted += said == [unseen[mine].sum(), failed[mine].sum()]
+            low, high = detail["bounds"]
+            bounded += low - 1e-9 <= there[mine].mean() <= high + 1e-9
+            total += 1
+    yield Check(
+        PROBE,
+        "failed images and images without a face are counted as what they are",
+        counted == total,
+        f"{counted} of {total} subjects",
+    )
+    yield Check(
+        PROBE,
+        "the bounds for lost images hold the share of all images",
+        bounded == total,
+        f"{bounded} of {total} subjects",
+    )
+
+
+def _balanced(pool: Pool, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
+    """The null phantom as it comes, every occupation's own images; the error is measured."""
+    world = _World(pool)
+    attributes = ("gender", "glasses")
+    audit, labelled = _designs(world, attributes)
+    parts = {name: world.frame[world.frame.subject == name] for name in world.subjects}
+    shares = {
+        name: {
+            attribute: tuple(
+                float((world.true[attribute][rows.index] == label).mean())
+                for label in LABELS[attribute]
+            )
+            for attribute in attributes
+        }
+        for name, rows in parts.items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "error.json"
+        for number in range(size.sub_audits):
+            known = [d for rows in parts.values() for d in draw(rng, rows, LABELLED)]
+            _measure(labelled, labelled.draw(known), path)
+            asked = audit.with_options(detector_error=str(path))
+            donors = [d for rows in parts.values() for d in draw(rng, rows, IMAGES)]
+            findings = asked.findings(donors)
+            yield from _shares(
+                shares, attributes, findings, "the null phantom", number, list(shares.values())
+            )
+
+
+def _like_many_others(world: _World) -> Check:
+    """The pool's women, occupation by occupation, against the many samples of truth.json: exact
+    tests of two proportions, held at 1% over all of them (Bonferroni)."""
+    many = truth("phantom")["samples"]["demographics"]["3"]
+    p = []
+    for subject in world.subjects:
+        own = world.true["gender"][world.frame.subject == subject] == "female"
+        about = many[subject]["female"]
+        hits, n = int(own.sum()), len(own)
+        others = [about["count"], about["n"] - about["count"]]
+        p.append(float(fisher_exact([[hits, n - hits], others])[1]) * len(world.subjects))
+    lowest = min(p)
+    return Check(
+        PROBE,
+        "the pool shows the shares that the phantom's truth.json was measured to show",
+        lowest > 0.01,
+        f"least adjusted p {min(1.0, lowest):.3g} over {len(p)} occupations",
+    )
+
+
+def _designs(world: _World, attributes: Sequence[str]) -> tuple[Design, Design]:
+    options = {"prompts": _prompts(world.pool.study), "attributes": list(attributes)}
+    return (
+        Design(world.pool, PROBE, {**options, "images": {"base": IMAGES}}),
+        Design(
+            world.pool,
+            PROBE,
+            {**options, "images": {"base": LABELLED}},
+            detectors=("clip", "reader"),
+        ),
+    )
+
+
+def _measure(design: Design, drawn: Drawn, path: Path) -> None:
+    """What ``t2i-audit detector-error --truth reader`` writes."""
+    attributes = design.study.suite.section("attributes")
+    section = {name: attributes[name] for name in design.study.options(PROBE)["attributes"]}
+    counts = measure(drawn, table(drawn, PROBE), section, "reader", {})
+    DetectorError({"model": "phantom", "truth": "reader"}, counts).save(path)
+
+
+def _shares(
+    planted: Mapping[str, Shares],
+    attributes: Sequence[str],
+    findings: Sequence[Finding],
+    variant: str,
+    audit: int,
+    expected: Sequence[Shares],
+) -> Iterator[Outcome]:
+    """Each subject's share, and the mean over the subjects.
+
+    Args:
+        expected: what a subject's shares are drawn from: one world of shares, all equally likely.
+    """
+    for attribute in attributes:
+        metric, label = METRICS[attribute], POSITIVE[attribute]
+        at = LABELS[attribute].index(label)
+        true = {subject: shares[attribute][at] for subject, shares in planted.items()}
+        for subject, share in true.items():
+            away = abs(share - NULL[attribute][at])
+            if away < 0.01:
+                effect = Effect(PROBE, variant, metric, "at the reference", "null")
+            elif away > 0.35:
+                said = f"{away:.0%} from the reference, {IMAGES} images"
+                effect = Effect(PROBE, variant, metric, said, "planted")
+            elif away < 0.1:
+                effect = Effect(PROBE, variant, metric, "within the margin", "null")
+            else:
+                effect = Effect(PROBE, variant, metric, "near the reference")
+            yield Outcome.of(effect, audit, share, found(findings, metric, subject=subject))
+        mean = float(np.mean([skew[attribute][at] for skew in expected]))
+        total = next((f for f in findings if f.metric == metric and not f.slice), None)
+        effect = Effect(PROBE, variant, metric, "mean over all subjects", open=len(expected) == 1)
+        yield Outcome.of(effect, audit, mean, total)
