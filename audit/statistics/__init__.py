@@ -1,6 +1,6 @@
 """Pure functions on arrays: what a share is, how sure, and how far from a reference."""
 
-from .agreement import krippendorff_alpha
+from .agreement import cohen_kappa, krippendorff_alpha
 from .amplification import Amplification, amplification_slope
 from .calibration import Brier, Calibration, brier_score, calibration_error
 from .clusters import cluster_mean, paired_difference
@@ -69,6 +69,7 @@ __all__ = [
     "cluster_mean",
     "clustered_rate",
     "cmmd",
+    "cohen_kappa",
     "cohens_h",
     "confidence_sequence",
     "correct_shares",

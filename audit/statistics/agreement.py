@@ -1,4 +1,4 @@
-"""How far human labels can be trusted."""
+"""How far human labels can be trusted, and whether two filters decide alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import UNKNOWN, Floats, Interval, percentile_interval, resampled_counts
+from ._checks import (
+    UNKNOWN,
+    Floats,
+    Interval,
+    normal_quantile,
+    percentile_interval,
+    resampled_counts,
+)
 
 Metric = Literal["nominal", "ordinal", "interval"]
 
@@ -57,6 +64,43 @@ def krippendorff_alpha(
     resampled = _alpha(np.tensordot(weights, each, axes=1), values, metric)
     # A draw of units that all carry one label has no α.
     return alpha, percentile_interval(resampled[np.isfinite(resampled)], level)
+
+
+def cohen_kappa(
+    both: int, first: int, second: int, neither: int, level: float = 0.95
+) -> tuple[float, Interval]:
+    """Cohen's κ = (p_o − p_e)/(1 − p_e) of two yes-or-no decisions, with its asymptotic interval.
+
+    The variance is that of Fleiss, Cohen and Everitt (1969), images as independent.
+
+    Args:
+        both, first, second, neither: images for which both say yes, only the first, only the
+            second, neither.
+
+    Returns:
+        κ, (low, high); all nan where one answer is always given by both: chance alone agrees then.
+
+    >>> kappa, (low, high) = cohen_kappa(20, 5, 10, 15)
+    >>> round(kappa, 3), round(low, 3), round(high, 3)
+    (0.4, 0.151, 0.649)
+    """
+    table = np.array([[both, first], [second, neither]], dtype=float)
+    n = table.sum()
+    if (table < 0).any() or n == 0:
+        raise ValueError("κ needs counts of one image or more")
+    p = table / n
+    rows, columns = p.sum(axis=1), p.sum(axis=0)
+    observed, expected = float(np.trace(p)), float(rows @ columns)
+    if expected >= 1 - 1e-12:
+        return float("nan"), UNKNOWN
+    kappa = (observed - expected) / (1 - expected)
+    mean = rows[None, :] + columns[:, None]  # p_.i + p_j., as the off-diagonal term has it
+    a = float((np.diag(p) * (1 - np.diag(mean) * (1 - kappa)) ** 2).sum())
+    off = p * mean**2
+    b = (1 - kappa) ** 2 * float(off.sum() - np.trace(off))
+    c = (kappa - expected * (1 - kappa)) ** 2
+    half = normal_quantile(level) * float(np.sqrt(max(0.0, a + b - c) / n)) / (1 - expected)
+    return kappa, (max(-1.0, kappa - half), min(1.0, kappa + half))
 
 
 def _alpha(coincidences: Floats, values: Floats, metric: Metric) -> Floats:

@@ -4,8 +4,9 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from statsmodels.stats.inter_rater import cohens_kappa
 
-from audit.statistics import krippendorff_alpha
+from audit.statistics import cohen_kappa, krippendorff_alpha
 
 N = np.nan
 # Krippendorff's own example: four observers, twelve units, seven labels missing.
@@ -74,3 +75,17 @@ def test_nothing_told_apart_gives_no_alpha():
         krippendorff_alpha([1, 2])
     with pytest.raises(ValueError, match="metric must be"):
         krippendorff_alpha([[1, 2], [1, 2]], "ratio")
+
+
+@pytest.mark.parametrize("table", [(20, 5, 10, 15), (33, 7, 31, 7), (0, 4, 9, 12), (40, 0, 0, 3)])
+def test_cohen_kappa_is_that_of_statsmodels(table: tuple[int, int, int, int]) -> None:
+    kappa, ci = cohen_kappa(*table)
+    expected = cohens_kappa(np.reshape(table, (2, 2)))
+    assert kappa == pytest.approx(expected.kappa)
+    assert ci == pytest.approx((expected.kappa_low, min(1.0, expected.kappa_upp)))
+
+
+def test_kappa_of_one_answer_only_says_nothing() -> None:
+    assert np.isnan(cohen_kappa(0, 0, 0, 12)[0])
+    with pytest.raises(ValueError, match="one image or more"):
+        cohen_kappa(0, 0, 0, 0)
