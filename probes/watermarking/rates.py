@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from audit.findings import Finding
 from audit.statistics import clopper_pearson, rate
 from safety.watermarks.detection import attack_column
-from safety.watermarks.null_report import LEAST_IMAGES, NullReport, null_report
+from safety.watermarks.null_report import LEAST_IMAGES, NullReport, grouped_interval, null_report
 from safety.watermarks.readings import Attack, Reading, Readings
 
 from .findings import mean_by_prompt, not_tested, of_images, of_rate
@@ -79,8 +79,8 @@ def false_positives(clean: Reading, marks_itself: bool) -> Finding:
         clean,
         "false_positive_rate",
         events / max(n, 1),
-        clopper_pearson(events, n),
-        method=f"Clopper-Pearson at a nominal p of {CHECKED:g}, images as independent",
+        grouped_interval(p <= CHECKED, clean.rows["prompt"]) if n else None,
+        method=f"Clopper-Pearson on the effective number of images at a nominal p of {CHECKED:g}",
         reference=CHECKED,
         reference_name="the nominal rate",
         margin=0.0,
@@ -256,16 +256,16 @@ def nulls(readings: Readings, codecs: Iterable[str]) -> pd.DataFrame:
     """Nominal against realised false-positive rate on the clean images: a row per mark and rate."""
     rows = []
     for codec in codecs:
-        p = readings.of(codec, "clean").match.p
+        clean = readings.of(codec, "clean")
+        p = clean.match.p
         for nominal in DRAWN:
             if len(p):
-                events = int((p <= nominal).sum())
-                low, high = clopper_pearson(events, len(p))
+                low, high = grouped_interval(p <= nominal, clean.rows["prompt"])
                 rows.append(
                     {
                         "codec": codec,
                         "nominal": nominal,
-                        "realised": events / len(p),
+                        "realised": float((p <= nominal).mean()),
                         "low": low,
                         "high": high,
                         "n": len(p),

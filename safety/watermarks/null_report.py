@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, ks_2samp, kstest
+from scipy.stats import ks_2samp, kstest
 
 from audit.errors import AuditError
-from audit.statistics import clopper_pearson
+from audit.statistics import clopper_pearson, rate
 
 from .codecs import Bits, agreement, binomial_p
 from .keys import folded
@@ -38,7 +38,7 @@ class Realised:
     Attributes:
         alpha: promised.
         events: clean images with p ≤ alpha, of `n`.
-        ci: the realised rate's exact 95% interval (Clopper and Pearson).
+        ci: the realised rate's exact 95% interval, see :func:`grouped_interval`.
     """
 
     alpha: float
@@ -52,10 +52,10 @@ class Realised:
         return self.events / self.n
 
     @classmethod
-    def of(cls, p: Floats, alpha: float) -> Realised:
+    def of(cls, p: Floats, alpha: float, groups: ArrayLike | None = None) -> Realised:
         """From the p-values of clean images."""
-        events = int((p <= alpha).sum())
-        return cls(alpha, events, len(p), clopper_pearson(events, len(p)))
+        events = p <= alpha
+        return cls(alpha, int(events.sum()), len(p), grouped_interval(events, groups))
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,9 @@ def null_report(
 
     The nominal p-value is refused where it falls below any level more often than it may: by the
     one-sided Kolmogorov-Smirnov test or, in the tail, by the exact binomial test at each rate of
-    `NOMINAL` (Bonferroni over the five, at `LEVEL`). The calibrated one is refused where one half
+    `NOMINAL` (Bonferroni over the five, at `LEVEL`). Images of one group are no independent
+    witnesses: the former test looks at one of each, the latter counts their effective number. The
+    calibrated one is refused where one half
     of the images is not uniform under the other's null, ties broken at random. The halves are
     the first and the second half as the images come, so a population that changes on the way is
     noticed; with `groups`, whole groups drawn at random: it has to hold for groups it has not seen.
@@ -172,13 +174,15 @@ def null_report(
     first = _first_half(m, groups, rng)
     test = ks_2samp(*_untied(s, first, rng))
     held_out = _tail(s[first], s[~first])
-    nominal = tuple(Realised.of(p, alpha) for alpha in NOMINAL)
+    known = None if groups is None else np.asarray(groups)
+    rest = None if known is None else known[~first]
+    nominal = tuple(Realised.of(p, alpha, known) for alpha in NOMINAL)
     return NullReport(
         m,
-        None if groups is None else len(set(np.asarray(groups).tolist())),
+        None if known is None else len(set(known.tolist())),
         nominal,
-        _nominal_refusal(p, nominal),
-        tuple(Realised.of(held_out, alpha) for alpha in NOMINAL),
+        _nominal_refusal(p, nominal, known, rng),
+        tuple(Realised.of(held_out, alpha, rest) for alpha in NOMINAL),
         float(test.statistic),
         float(test.pvalue),
         _refusal(s, float(test.statistic), float(test.pvalue), groups is not None, best),
@@ -213,6 +217,24 @@ def nominal_table(n: int, domains: int) -> Floats:
     return binomial_p(np.arange(n + 1), n, domains)
 
 
+def grouped_interval(
+    events: ArrayLike, groups: ArrayLike | None, level: float = 0.95
+) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a rate, on the effective number of images where they come
+    in groups (Korn and Graubard 1998; the design effect is that of :func:`audit.statistics.rate`).
+
+    >>> groups = ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    >>> low, _ = grouped_interval([True] * 4 + [False] * 8, groups)
+    >>> alone, _ = grouped_interval([True] * 4 + [False] * 8, None)
+    >>> low < 0.001, round(alone, 3)
+    (True, 0.099)
+    """
+    found = rate(events, groups, level)
+    if found.estimate is None:
+        return (0.0, 1.0)
+    return clopper_pearson(found.estimate * found.effective_n, found.effective_n, level)
+
+
 def _first_half(m: int, groups: ArrayLike | None, rng: np.random.Generator) -> NDArray[np.bool_]:
     if groups is None:
         return np.arange(m) < m // 2
@@ -237,19 +259,27 @@ def _tail(null: Floats, held_out: Floats) -> Floats:
     return p
 
 
-def _nominal_refusal(p: Floats, realised: tuple[Realised, ...]) -> str | None:
+def _nominal_refusal(
+    p: Floats,
+    realised: tuple[Realised, ...],
+    groups: NDArray[np.generic] | None,
+    rng: np.random.Generator,
+) -> str | None:
     level = LEVEL / (len(realised) + 1)
     for one in realised[::-1]:
-        if binomtest(one.events, one.n, one.alpha, alternative="greater").pvalue < level:
+        # The lower end of a two-sided interval is the one-sided exact test at half its error.
+        if grouped_interval(p <= one.alpha, groups, 1 - 2 * level)[0] > one.alpha:
             return (
                 f"it promises {one.alpha:g} and fires on {one.events} of {one.n} clean images "
                 f"({one.rate:.2g}, 95% {one.ci[0]:.2g} to {one.ci[1]:.2g})"
             )
-    test = kstest(p, "uniform", alternative="greater")
+    order = rng.permutation(len(p))
+    single = p if groups is None else p[order[np.unique(groups[order], return_index=True)[1]]]
+    test = kstest(single, "uniform", alternative="greater")
     if test.pvalue < level:
         return (
             f"it falls below {test.statistic_location:.2g} for "
-            f"{(p <= test.statistic_location).mean():.2g} of {len(p)} clean images"
+            f"{(single <= test.statistic_location).mean():.2g} of {len(single)} clean images"
         )
     return None
 

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from scipy.stats import binom, ks_2samp, kstest
+from scipy.stats import binom, binomtest, ks_2samp, kstest
 
 from audit.errors import AuditError
 from audit.statistics import clopper_pearson
@@ -24,6 +24,7 @@ from safety.watermarks.null_report import (
     NOMINAL,
     NullReport,
     bit_report,
+    grouped_interval,
     nominal_table,
     null_report,
 )
@@ -239,6 +240,32 @@ def test_images_of_few_groups_that_differ_are_refused_for_groups_not_seen() -> N
     # The order in which they come shows nothing.
     assert null_report(alike, np.full(800, 1.0)).refusal is None
     assert null_report(rng.normal(size=800), np.full(800, 1.0), groups).refusal is None
+
+
+def test_images_of_one_group_are_no_independent_witnesses_against_a_p_value() -> None:
+    """A sound p-value, equal for the ten images of each group: refused no more often than said."""
+    rng, refused, naive = np.random.default_rng(14), 0, 0
+    groups = np.repeat(np.arange(30), 10)
+    for _ in range(300):
+        p = rng.random(30)[groups]
+        report = null_report(rng.random(300), p, groups)
+        refused += report.nominal_refusal is not None
+        naive += null_report(rng.random(300), p).nominal_refusal is not None
+        assert len(set(report.nominal[0].ci)) == 2
+    assert refused <= 3 < naive
+    # And a p-value that is wrong in most of the groups is still refused.
+    wrong = null_report(rng.random(300), (rng.random(30) ** 4)[groups], groups)
+    assert wrong.nominal_refusal is not None
+    low, high = wrong.nominal[0].ci
+    assert low < wrong.nominal[0].rate - 0.1 and high > wrong.nominal[0].rate + 0.1
+
+
+def test_the_tail_is_held_to_the_exact_binomial_test_where_images_are_independent() -> None:
+    for events, n, alpha in ((3, 100, 0.01), (8, 100, 0.01), (9, 100, 0.01), (12, 100, 0.05)):
+        level = LEVEL / (len(NOMINAL) + 1)
+        low, _ = grouped_interval(np.arange(n) < events, None, 1 - 2 * level)
+        exact = binomtest(events, n, alpha, alternative="greater").pvalue
+        assert (low > alpha) == (exact < level)
 
 
 def test_a_statistic_that_never_changes_is_refused() -> None:

@@ -167,7 +167,9 @@ def test_corrections_are_their_formulas_down_to_the_smallest_p() -> None:
     assert any_key([[1.0, 1.0]], "sidak").tolist() == [1.0]
 
 
-@pytest.mark.parametrize("module", ["attacks", "calibration", "keys", "quality", "subjects"])
+@pytest.mark.parametrize(
+    "module", ["attacks", "calibration", "codecs", "keys", "null_report", "quality", "subjects"]
+)
 def test_the_examples_in_docstrings_hold(module: str) -> None:
     found = doctest.testmod(import_module(f"safety.watermarks.{module}"))
     assert found.attempted and not found.failed

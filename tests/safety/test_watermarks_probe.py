@@ -199,6 +199,19 @@ def test_p_values_that_break_their_promise_on_clean_images_are_accused(tmp_path:
     assert null.loc[("sd-v1", 0.01), "realised"] == 0
 
 
+def test_false_alarms_of_two_prompts_alone_are_no_verdict_on_the_p_value(tmp_path: Path) -> None:
+    def lumped(row: dict[str, Any], delivery: str, number: int) -> dict[str, Any]:
+        read = 25 if number < 8 else 16  # all four images of two prompts
+        planted = {"sd_v2_matches_uint8": read, "sd_v2_matches_float32": 16}
+        return row | (planted if delivery == "clean" else {})
+
+    run, known = _run(tmp_path / "run", lumped)
+    false = _of(by_id(PROBE.analyse(run, known).findings), "false_positive_rate", "clean", "sd-v2")
+    assert false.estimate == pytest.approx(8 / 24)
+    assert false.verdict == "inconclusive" and false.ci is not None and false.ci[0] < 0.01
+    assert false.detail["nominal_refused"] is None
+
+
 def test_a_part_of_the_marks_gives_the_planted_rates(tmp_path: Path) -> None:
     def partial(row: dict[str, Any], delivery: str, number: int) -> dict[str, Any]:
         # One image in four of each prompt is read at chance.
