@@ -32,6 +32,8 @@ GREY = "#7f8896"
 """Of what is no verdict; it is seen on light and on dark."""
 ROW = 26
 """Pixels a row."""
+AROUND = 140
+"""Pixels of legend and axis."""
 PICKED = "row"
 """The name of the chart's selection."""
 
@@ -57,6 +59,7 @@ def show(
         chosen = st.altair_chart(
             chart(drawn, label, picks=pick is not None),
             width="stretch",
+            height=AROUND + ROW * len(drawn),
             key=key or None,
             on_select="rerun" if pick else "ignore",
             alt=told(drawn, label),
@@ -106,7 +109,12 @@ def chart(findings: Sequence[Finding], label: Label, *, picks: bool = False) -> 
         data.loc[where, name] = edge
     for name in ("left", "right"):
         data[name] = data[name].astype(float).clip(low, high)
-    y = alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=230, ticks=False))
+    y = alt.Y(
+        "label:N",
+        sort=None,
+        title=None,
+        axis=alt.Axis(labelLimit=230, labelOverlap=False, ticks=False),
+    )
     title = metric.label
     form = "%" if share else "~g"
     scale = alt.Scale(domain=[low, high], nice=False)
@@ -158,7 +166,7 @@ def chart(findings: Sequence[Finding], label: Label, *, picks: bool = False) -> 
                 shape="diamond", filled=False, size=90, strokeWidth=2, color=GREY
             ).encode(x("raw"))
         )
-    return alt.layer(*layers).properties(height=max(60, ROW * len(data)))
+    return alt.layer(*layers)
 
 
 def domain(data: pd.DataFrame, share: bool) -> tuple[float, float]:

@@ -7,9 +7,11 @@ detector found a face, of the faces, laid over each other. A flagged image is ne
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,19 +40,12 @@ Pixels = NDArray[np.uint8]
 
 def routes() -> list[Route]:
     """The routes that the dashboard adds to those of :mod:`.images`."""
-    return [Route("/mean/{run:int}/{probe}/{kind}", _mean)]
+    return [Route("/mean/{run:int}/{probe}", _mean)]
 
 
-def address(index: int, probe: str, kind: str, tags: Mapping[str, str]) -> str:
-    """Of the mean picture, not escaped.
-
-    Args:
-        kind: ``picture`` or ``colour``.
-        tags: column → value; they select the images.
-    """
-    from urllib.parse import urlencode
-
-    return f"/mean/{index}/{probe}/{kind}?{urlencode(tags)}"
+def address(index: int, probe: str, tags: Mapping[str, str]) -> str:
+    """Of the picture of the images that `tags`, column → value, select; not escaped."""
+    return f"/mean/{index}/{probe}?{urlencode(tags)}"
 
 
 def selected(table: Table, tags: Mapping[str, str]) -> list[tuple[str, Box | None]]:
@@ -99,25 +94,31 @@ def face(picture: Image.Image, box: Box) -> Image.Image:
     return picture.crop(tuple(round(edge) for edge in edges))  # type: ignore[arg-type]
 
 
-def swatch(colour: tuple[int, int, int], count: int) -> str:
-    """A colour with its name, as SVG."""
+def drawn(picture: Image.Image, colour: tuple[int, int, int], count: int) -> str:
+    """The mean picture above the mean colour, which is named, as SVG."""
     name = "#{:02x}{:02x}{:02x}".format(*colour)
     # Of black and white the one with more contrast (WCAG 2, relative luminance).
     linear = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
     light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     ink = "#000" if light > 0.179 else "#fff"
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=85)
+    data = base64.b64encode(buffer.getvalue()).decode()
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 128 24" role="img">'
-        f"<title>mean colour {name} of {count} images</title>"
-        f'<rect width="128" height="24" fill="{name}"/><text x="64" y="16.5" '
-        f'text-anchor="middle" font-family="sans-serif" font-size="12" fill="{ink}">{name}</text>'
-        "</svg>"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIDE} {SIDE + 26}">'
+        f"<title>mean of {count} images; mean colour {name}</title>"
+        f'<clipPath id="round"><rect width="{SIDE}" height="{SIDE}" rx="5"/></clipPath>'
+        f'<image width="{SIDE}" height="{SIDE}" clip-path="url(#round)" '
+        f'href="data:image/webp;base64,{data}"/>'
+        f'<rect y="{SIDE + 4}" width="{SIDE}" height="22" rx="4" fill="{name}"/>'
+        f'<text x="{SIDE / 2:g}" y="{SIDE + 19}" text-anchor="middle" font-family="sans-serif" '
+        f'font-size="12" fill="{ink}">{name}</text></svg>'
     )
 
 
 def _mean(request: Request) -> Response:
-    run, kind = runs.at(request.path_params["run"]), request.path_params["kind"]
-    if run is None or kind not in ("picture", "colour"):
+    run = runs.at(request.path_params["run"])
+    if run is None:
         return _missing()
     try:
         with run.connect() as database:
@@ -129,20 +130,19 @@ def _mean(request: Request) -> Response:
         chosen = [(image, box) for image, box in chosen if flagged.get(image) is False]
         if not chosen:
             return _missing()
-        picture, colour, count = _made(run, tuple(chosen))
+        made = _made(run, tuple(chosen))
     except AuditError:
         return _missing()
-    headers = images.HEADERS | {"Cache-Control": "private, max-age=300"}
-    if kind == "colour":
-        return Response(swatch(colour, count), media_type="image/svg+xml", headers=headers)
-    return Response(picture, media_type="image/webp", headers=headers)
+    headers = images.HEADERS | {
+        "Cache-Control": "private, max-age=300",
+        "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+    }
+    return Response(made, media_type="image/svg+xml", headers=headers)
 
 
 @lru_cache(maxsize=512)
-def _made(
-    run: Run, chosen: tuple[tuple[str, Box | None], ...]
-) -> tuple[bytes, tuple[int, int, int], int]:
-    """The mean picture as WebP, the mean colour of the whole images, and of how many."""
+def _made(run: Run, chosen: tuple[tuple[str, Box | None], ...]) -> str:
+    """The mean picture; the mean colour is that of the whole images."""
     boxed = sum(box is not None for _, box in chosen) * 2 >= len(chosen)
     pictures, whole = [], []
     for digest, box in chosen:
@@ -155,9 +155,7 @@ def _made(
     if not whole:
         raise AuditError("no image of these is there")
     red, green, blue = (round(float(v)) for v in np.mean(whole, axis=0))
-    buffer = io.BytesIO()
-    mean(pictures).save(buffer, "WEBP", quality=85)
-    return buffer.getvalue(), (red, green, blue), len(whole)
+    return drawn(mean(pictures), (red, green, blue), len(whole))
 
 
 def _thumbnail(run: Run, digest: str) -> Image.Image | None:

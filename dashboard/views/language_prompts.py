@@ -1,0 +1,132 @@
+"""One language, prompt by prompt: the paired difference of each to English, and its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from audit.card import wording
+from audit.findings import Finding
+from dashboard import parts
+from dashboard.table import Table
+
+ROWS = 15
+"""Prompts a page."""
+SCORES = ("clip_alignment", "clip_multilingual_alignment")
+NEEDED = {"key", "language", "arm", "index"}
+
+
+def scripts(table: Table) -> dict[str, str]:
+    """Language → its script."""
+    if not {"language", "script"} <= table.columns.keys():
+        return {}
+    language, script = table.columns["language"], table.columns["script"]
+    rows = table.ask(
+        f"SELECT {language.sql} AS language, any_value({script.sql}) AS script",
+        [],
+        {language.view, script.view},
+        "GROUP BY 1",
+    )
+    return {str(row["language"]): str(row["script"] or "") for row in rows}
+
+
+def differences(
+    table: Table, language: str, arm: str, score: str = SCORES[0], *, limit: int, offset: int = 0
+) -> tuple[int, list[dict[str, Any]]]:
+    """The prompts of one language, those that lose most first; and how many there are.
+
+    A row: the key, the asked prompt, the English text, pairs, the mean of both, and the mean of the
+    paired difference to the English image of the same content on the same seed.
+    """
+    value = table.column(score)
+    detector = value.view
+    own = (
+        f'SELECT uses.key, uses."index", {value.sql} AS score, uses.text, requests.prompt '
+        f"FROM uses_languages AS uses JOIN {detector} USING (request) "
+        "JOIN requests USING (request) JOIN records USING (request) "
+        f"WHERE records.outcome = 'ok' AND {value.sql} IS NOT NULL"
+    )
+    query = (
+        f"WITH own AS ({own} AND uses.language = ? AND uses.arm = ?), "
+        f"base AS ({own} AND uses.arm = 'english'), "
+        'english AS (SELECT DISTINCT ON (key, "index") * FROM base), '
+        "pairs AS (SELECT own.key, any_value(own.prompt) AS prompt, any_value(own.text) AS text, "
+        "count(*) AS pairs, avg(own.score) AS own, avg(english.score) AS english, "
+        "avg(own.score - english.score) AS difference "
+        'FROM own JOIN english ON own.key = english.key AND own."index" = english."index" '
+        "GROUP BY own.key) "
+        "SELECT *, count(*) OVER () AS total FROM pairs ORDER BY difference, key "
+        f"LIMIT {int(limit)} OFFSET {int(offset)}"
+    )
+    cursor = table.database.execute(query, [language, arm])
+    names = [item[0] for item in cursor.description]
+    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return (rows[0]["total"] if rows else 0), rows
+
+
+def show(
+    index: int, table: Table, findings: Sequence[Finding], label: Callable[[Finding], str]
+) -> None:
+    """The choice of a language, its prompts."""
+    score = next((name for name in SCORES if name in table.columns), None)
+    if score is None or not table.columns.keys() >= NEEDED or "requests" not in table.views:
+        return
+    # Of a script or an arm there are several languages, whose prompts would not be comparable.
+    slices = {label(f): f.slice for f in findings if "language" in f.slice}
+    if not slices:
+        return
+    st.header("By prompt")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.selectbox(
+            "Language", list(slices), key="language", bind="query-params", width=300
+        )
+        language = str(slices[chosen]["language"])
+        arm = str(slices[chosen].get("arm", "translation"))
+        total, _ = differences(table, language, arm, score, limit=1)
+        pages = max(1, -(-total // ROWS))
+        number = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
+    _, rows = differences(table, language, arm, score, limit=ROWS, offset=(number - 1) * ROWS)
+    if not rows:
+        parts.warn("No pair of images was measured.")
+        return
+    st.html(_table(rows, language, arm, score))
+
+
+def _table(rows: Sequence[dict[str, Any]], language: str, arm: str, score: str) -> str:
+    widest = max(abs(row["difference"]) for row in rows) or 1.0
+    body = "".join(_row(row, language, arm, widest) for row in rows)
+    return (
+        '<div class="t2i-scroll"><table class="t2i-table t2i-by-prompt"><thead><tr>'
+        '<th scope="col">Content</th><th scope="col">Asked</th>'
+        f'<th scope="col" class="t2i-right">English</th>'
+        f'<th scope="col" class="t2i-right">{escape(language)}</th>'
+        '<th scope="col" class="t2i-right">Difference</th><th scope="col"></th>'
+        '<th scope="col" class="t2i-right">Pairs</th><th scope="col">Images</th></tr></thead>'
+        f'<tbody>{body}</tbody></table></div><p class="t2i-key">Mean {parts.words(score)} over '
+        "the pairs of a prompt; those that lose most come first.</p>"
+    )
+
+
+def _row(row: dict[str, Any], language: str, arm: str, widest: float) -> str:
+    key, lost = str(row["key"]), float(row["difference"])
+    share = 50 * abs(lost) / widest
+    left = 50 - share if lost < 0 else 50
+    tone = "#D55E00" if lost < 0 else "#0072B2"
+    side = parts.link("side_by_side", vary="Languages", of=key)
+    images = parts.link("gallery", probe="languages", tag_language=language, q=row["prompt"])
+    return (
+        f'<tr><th scope="row">{escape(key)}<small dir="auto">{escape(str(row["text"] or ""))}'
+        f'</small></th><td dir="auto" lang="{escape(language)}">{escape(str(row["prompt"] or ""))}'
+        f'</td><td class="t2i-right">{wording.decimal(row["english"])}</td>'
+        f'<td class="t2i-right">{wording.decimal(row["own"])}</td>'
+        f'<td class="t2i-right"><b>{wording.signed(lost)}</b></td>'
+        f'<td><div class="t2i-gap" aria-hidden="true"><i style="left:{left:.1f}%;'
+        f'width:{share:.1f}%;background:{tone}"></i></div></td>'
+        f'<td class="t2i-right">{row["pairs"]:,}</td>'
+        f'<td><a href="{side}" target="_self" aria-label="{escape(key)} side by side">side by side'
+        f'</a> · <a href="{images}" target="_self" aria-label="images of {escape(key)} in '
+        f'{escape(language)}">images</a></td></tr>'
+    )
