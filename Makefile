@@ -1,18 +1,23 @@
 # make audit: audit the phantom, write its card.   make test: the tests.   Each makes what it needs.
+# make calibrate: audit the phantoms many times, where every answer is known (hours on two cores).
 # make clip-retrieval-env: the real clip-retrieval, for its tests (6.4 GB, Python 3.11 or 3.12).
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 RUN ?= runs/phantom
+CALIBRATION ?= runs/calibration
 CLIP_RETRIEVAL ?= .venv-clip-retrieval
 
-.PHONY: audit test lint wheel clean clip-retrieval-env
+.PHONY: audit calibrate test lint wheel clean clip-retrieval-env
 
 audit: $(VENV)/.made
 	$(BIN)/t2i-audit run phantom --option mode=fast --out $(RUN)
 	@echo
 	@echo "The card:       $(RUN)/card/card.html"
 	@echo "The dashboard:  $(BIN)/t2i-audit view $(RUN)"
+
+calibrate: $(VENV)/.made
+	$(BIN)/t2i-audit calibrate --out $(CALIBRATION)
 
 test: $(VENV)/.made-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder

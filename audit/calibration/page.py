@@ -13,7 +13,7 @@ from audit.card.strokes import STYLE, Scale, line, px, short, svg
 from audit.card.strokes import text as words
 from audit.card.wording import clean, metric, plain
 
-from .result import sentence
+from .shipped import sentence
 
 TEMPLATES = Path(__file__).parent / "templates"
 LEFT, WIDTH, STEP = 330.0, 860.0, 22.0

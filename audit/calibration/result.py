@@ -1,24 +1,19 @@
-"""The result of a calibration: the file that later audits carry, found by the toolkit's version."""
+"""The result of a calibration as one JSON document."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from audit import suites
 from audit.engine import PACKAGES
-from audit.errors import AuditError
 from audit.statistics import rate
 
 from .pool import SEED, Pool, Size
+from .shipped import SCHEMA, TOOLKIT
 from .tally import COVERAGE, FALSE_ALARMS, POWER, Outcome, Tally, failures
 
-SCHEMA = 1
-TOOLKIT = "t2i-audit"
 RESULT = "calibration.json"
 PAGE = "calibration.html"
 
@@ -101,58 +96,3 @@ def _together(outcomes: list[Outcome]) -> dict[str, Any]:
         "false_alarms": alarms,
         "false_alarms_ci": alarms_ci,
     }
-
-
-def shipped(toolkit: str) -> Path:
-    """Where the result of a version lies, if it was ever calibrated."""
-    return suites.datasets() / f"calibration/toolkit-{Path(toolkit).name}.json"
-
-
-def of_version(toolkit: str) -> dict[str, Any] | None:
-    """The shipped result of a version of the toolkit; ``None``: there is none."""
-    path = shipped(toolkit)
-    return load(path) if path.is_file() else None
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Read a result.
-
-    Raises:
-        AuditError: it cannot be read, or is none.
-    """
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if found["schema"] != SCHEMA:
-            raise AuditError(f"{path}: schema {found['schema']}, this version reads {SCHEMA}")
-        for key in ("toolkit", "overall", "probes", "effects", "detectors", "checks", "passed"):
-            found[key]
-    except OSError as error:
-        raise AuditError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise AuditError(
-            f"{path} is no result of t2i-audit calibrate ({type(error).__name__}: {error})"
-        ) from error
-    return found
-
-
-def sentence(result: Mapping[str, Any]) -> str:
-    """What a card says of it.
-
-    >>> share = {"coverage": 0.95, "coverage_ci": [0.94, 0.96], "intervals": 2000, "power": 1.0,
-    ...          "planted": 300, "false_alarms": 0.01, "absent": 900}
-    >>> sentence({"toolkit": "1.0", "size": "full", "date": "2026-11-30", "overall": share,
-    ...           "passed": True, "failures": []})[-54:]
-    'of 300; what was not there was accused in 1.0% of 900.'
-    """
-    all_ = result["overall"]
-    low, high = all_["coverage_ci"]
-    text = (
-        f"This version of the toolkit, {result['toolkit']}, was tested on known answers "
-        f"({result['size']} calibration, {result['date']}): 95% intervals held the true value in "
-        f"{all_['coverage']:.1%} of {all_['intervals']:,} ({low:.1%} to {high:.1%}); planted "
-        f"effects of the stated size were found in {all_['power']:.1%} of {all_['planted']:,}; "
-        f"what was not there was accused in {all_['false_alarms']:.1%} of {all_['absent']:,}."
-    )
-    if not result["passed"]:
-        text += f" It did not pass: {'; '.join(result['failures'])}."
-    return text

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from audit.calibration.shipped import TOOLKIT, of_version, sentence
+
 from .blocks import Block, Cell, Code, Number, Prose, Row, Section, Table, code, count, text
 from .content import Card
 from .wording import UNWRITTEN, clean, flat, markdown, metric, plain, scalar, where
@@ -100,6 +102,7 @@ def how(card: Card) -> list[Section]:
             "image was made again because of how it looked, and none was thrown away."
         ),
         _pairs("Setting", facts),
+        *_calibration(dict(info.get("versions") or {}).get(TOOLKIT)),
         Table(
             "Samplers, with the images of each",
             [*(plain(name).capitalize() for name in (card.samplers[0] if card.samplers else ()))],
@@ -117,6 +120,14 @@ def how(card: Card) -> list[Section]:
     ]
     kept = [block for block in blocks if not isinstance(block, Table) or block.rows]
     return [Section("How this audit was done", kept), Section("Detectors", _detectors(card), 3)]
+
+
+def _calibration(toolkit: object) -> list[Block]:
+    """What the version that made the run did with known answers, where it was ever asked."""
+    result = of_version(str(toolkit)) if toolkit else None
+    if result is None:
+        return [Prose("This version of the toolkit ships without a test on known answers.")]
+    return [Prose(markdown(sentence(result)))]
 
 
 def _design(design: Mapping[str, Any]) -> Cell:

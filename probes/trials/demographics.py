@@ -233,7 +233,7 @@ def _lost(world: _World, size: Size, rng: np.random.Generator) -> Iterator[Answe
     yield Check(
         PROBE,
         "the bounds for lost images hold the share of all images",
-        bounded == total,
+        bool(bounded == total),
         f"{bounded} of {total} subjects",
     )
 
