@@ -24,7 +24,7 @@ def table(findings: list[Finding]) -> str:
 
 
 def _metric(findings: list[Finding]) -> str:
-    low, high = _axis(findings)
+    low, high = axis(findings)
     method = " · ".join(
         dict.fromkeys(f"{f.method}, {f.level:.0%} interval" for f in findings if f.method)
     )
@@ -58,7 +58,7 @@ def _row(f: Finding, low: float, high: float) -> str:
     return (
         f"<tr{' class=t2i-noted' if note else ''}><td>{parts.slice_of(f) or 'all images'}</td>"
         f'<td class="t2i-right"><b>{parts.number(f.estimate)}</b><small>{interval}</small></td>'
-        f"<td>{_plot(f, low, high)}{_reference(f)}</td><td>{parts.verdict(f.verdict)}</td>"
+        f"<td>{plot(f, low, high)}{_reference(f)}</td><td>{parts.verdict(f.verdict)}</td>"
         f"<td>{images}{clusters}</td></tr>{below}"
     )
 
@@ -71,7 +71,7 @@ def _reference(f: Finding) -> str:
     return f"<small>reference {parts.number(f.reference)}{margin}{name}</small>"
 
 
-def _axis(findings: Iterable[Finding]) -> tuple[float, float]:
+def axis(findings: Iterable[Finding]) -> tuple[float, float]:
     """The ends that all plots of a metric share, so that rows can be compared by eye."""
     values = [
         value
@@ -88,7 +88,8 @@ def _axis(findings: Iterable[Finding]) -> tuple[float, float]:
     return (max(0.0, low - room) if low >= 0 else low - room), high + room
 
 
-def _plot(f: Finding, low: float, high: float) -> str:
+def plot(f: Finding, low: float, high: float) -> str:
+    """Estimate, interval, reference and margin on the axis from `low` to `high`."""
     if f.estimate is None or high <= low:
         return ""
 
