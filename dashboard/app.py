@@ -21,6 +21,7 @@ PAGES = {
         ("side_by_side", "Side by side", "compare"),
         ("compare", "Compare runs", "difference"),
         ("card", "Model card", "description"),
+        ("calibration", "Known answers", "fact_check"),
     ],
     "Probes": [
         ("bias", "Bias", "groups"),
