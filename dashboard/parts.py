@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import urlencode
@@ -83,6 +83,24 @@ def number(value: Any) -> str:
         return "∞" if value > 0 else "−∞"
     whole = value.is_integer() and abs(value) < 1e15
     return f"{value:,.0f}" if whole or abs(value) >= 1000 else f"{value:.3g}"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent, a dash for none.
+
+    >>> percent(0.0314), percent(None)
+    ('3.1%', '–')
+    """
+    return "–" if share is None or math.isnan(share) else f"{share:.1%}"
+
+
+def percents(ci: Sequence[float] | None) -> str:
+    """An interval of a share in percent.
+
+    >>> percents((0.02, 0.1))
+    '2.0% to 10.0%'
+    """
+    return f"{percent(ci[0])} to {percent(ci[1])}" if ci else "–"
 
 
 def words(name: str) -> str:
