@@ -11,10 +11,14 @@ from audit.findings import Finding
 from . import parts
 
 
-def table(findings: list[Finding]) -> str:
-    """The findings of one probe, those of a metric together and on one axis."""
+def table(findings: list[Finding], run: str | None = None) -> str:
+    """The findings of one probe, those of a metric together and on one axis.
+
+    Args:
+        run: the label of their run, where that is not the chosen one.
+    """
     names = dict.fromkeys(f.metric for f in findings)
-    body = "".join(_metric([f for f in findings if f.metric == name]) for name in names)
+    body = "".join(_metric([f for f in findings if f.metric == name], run) for name in names)
     return (
         '<div class="t2i-scroll"><table class="t2i-table t2i-findings"><thead><tr>'
         '<th scope="col">Where</th><th scope="col" class="t2i-right">Estimate</th>'
@@ -23,7 +27,7 @@ def table(findings: list[Finding]) -> str:
     )
 
 
-def _metric(findings: list[Finding]) -> str:
+def _metric(findings: list[Finding], run: str | None) -> str:
     low, high = axis(findings)
     method = " · ".join(
         dict.fromkeys(f"{f.method}, {f.level:.0%} interval" for f in findings if f.method)
@@ -34,10 +38,10 @@ def _metric(findings: list[Finding]) -> str:
         f'<tr class="t2i-metric"><th scope="rowgroup" colspan="5">'
         f"{parts.words(findings[0].metric)} <small>{about}</small></th></tr>"
     )
-    return f"<tbody>{head}{''.join(_row(f, low, high) for f in findings)}</tbody>"
+    return f"<tbody>{head}{''.join(_row(f, low, high, run) for f in findings)}</tbody>"
 
 
-def _row(f: Finding, low: float, high: float) -> str:
+def _row(f: Finding, low: float, high: float, run: str | None) -> str:
     interval = f"[{parts.number(f.ci[0])}, {parts.number(f.ci[1])}]" if f.ci else ""
     raw = f"raw {parts.number(f.raw)}, corrected for {f.corrected_for}" if f.corrected_for else ""
     source = f"provenance {f.provenance}" if f.provenance else ""
@@ -48,7 +52,7 @@ def _row(f: Finding, low: float, high: float) -> str:
         if f.clusters is None
         else (f"<small>{f.clusters:,} cluster{'' if f.clusters == 1 else 's'}</small>")
     )
-    address = parts.link("gallery", finding=f.id)
+    address = parts.link("gallery", finding=f.id, **({"run": run} if run else {}))
     images = (
         f'<a href="{address}" target="_self" aria-label="{f.n:,} images of {escape(f.id)}">'
         f"{f.n:,} images</a>"

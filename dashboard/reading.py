@@ -20,12 +20,13 @@ def findings(run: Run) -> list[Finding]:
         AuditError: findings.json is damaged.
     """
     try:
-        return [_finding(dict(row)) for row in run.read_json("findings.json", [])]
+        return [finding(dict(row)) for row in run.read_json("findings.json", [])]
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise AuditError(f"{run.path / 'findings.json'} is damaged: {error}") from error
 
 
-def _finding(row: dict[str, Any]) -> Finding:
+def finding(row: dict[str, Any]) -> Finding:
+    """A finding from its JSON; an open end of an interval is infinite."""
     for name in REALS:
         row[name] = None if row.get(name) is None else float(row[name])
     for name in TEXTS:
