@@ -1,5 +1,6 @@
 # make audit: audit the phantom, write its card.   make test: the tests.   Each makes what it needs.
 # make calibrate: audit the phantoms many times, where every answer is known (hours on two cores).
+# make lock-check: every dependency and its licence; fails where one is not pinned or not allowed.
 # make clip-retrieval-env: the real clip-retrieval, for its tests (6.4 GB, Python 3.11 or 3.12).
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ RUN ?= runs/phantom
 CALIBRATION ?= runs/calibration
 CLIP_RETRIEVAL ?= .venv-clip-retrieval
 
-.PHONY: audit calibrate test lint wheel clean clip-retrieval-env
+.PHONY: audit calibrate test lint lock-check wheel clean clip-retrieval-env
 
 audit: $(VENV)/.made
 	$(BIN)/t2i-audit run phantom --option mode=fast --out $(RUN)
@@ -28,6 +29,10 @@ lint: $(VENV)/.made-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lock-check: $(VENV)/.made-dev
+	$(BIN)/python -m tests.supply_chain
+	$(BIN)/python -m pip check
 
 wheel: $(VENV)/.made-dev
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
