@@ -47,6 +47,7 @@ _ADDED = {
     "detector-error": "Measure how often the instruments are wrong on a model's images.",
     "filters": "Evaluate and compare safety filters; choose thresholds.",
     "index": "Search, build, embed and serve image indices.",
+    "labels": "Export people's labels of images; recompute findings with them.",
     "lint": "Check prompts in many languages.",
     "tokenizer": "Report what a model's tokenizer does to each language.",
     "view": "Open the dashboard on one or more runs.",
@@ -210,17 +211,32 @@ def card(
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-def verify(run_folder: Path) -> None:
-    """Check every file of RUN against the journal and its name."""
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A public Ed25519 key whose signature RUN must have; may be given several times.",
+)
+def verify(run_folder: Path, keys: tuple[Path, ...]) -> None:
+    """Check every file of RUN against the journal, its name, the other tables and signatures."""
+    from . import signing
     from .store import Run
     from .verify import problems
 
-    found, checked = problems(Run.open(run_folder))
+    run = Run.open(run_folder)
+    publics = [signing.public_key(path) for path in keys]
+    found, checked = problems(run)
+    for public in publics:
+        found += signing.problems(run, public)
     for line in found:
         click.echo(line, err=True)
     if found:
-        raise Incomplete(f"{len(found)} of {checked} files do not hold")
+        raise Incomplete(f"{len(found)} things do not hold, of {checked} files")
     click.echo(f"{checked} files hold")
+    for signature in signing.signatures(run) if not keys else ():
+        click.echo(f"signed by the key {signature.keyid[:16]}…, not checked: name it with --key")
 
 
 @cli.command("list")
