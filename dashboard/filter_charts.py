@@ -23,6 +23,7 @@ def histogram(frame: pd.DataFrame, at: float) -> Any:
             x=alt.X("left:Q", title="score", scale=alt.Scale(zero=False, nice=False)),
             x2="right:Q",
             y=alt.Y("share:Q", title="share of its kind", stack=None, axis=PERCENT),
+            y2=alt.datum(0),
             color=alt.Color("truth:N", scale=COLOUR, legend=_legend()),
             tooltip=["truth", "left", "right", "n", alt.Tooltip("share", format=".1%")],
         )
@@ -46,7 +47,7 @@ def roc(points: pd.DataFrame, now: pd.DataFrame) -> Any:
     order = alt.Order("row:Q")
     frame["row"] = range(len(frame))
     band = base.mark_area(opacity=0.18, color=BLUE, interpolate="step-after").encode(
-        y=alt.Y("tpr_low:Q", title=y, scale=UNIT), y2="tpr_high:Q", order=order
+        y=alt.Y("tpr_low:Q", title=y, scale=UNIT), y2="tpr_high:Q"
     )
     line = base.mark_line(color=BLUE, strokeWidth=2.5).encode(
         y=alt.Y("tpr:Q", title=y, scale=UNIT, axis=PERCENT), order=order
@@ -71,7 +72,7 @@ def precision_recall(points: pd.DataFrame, share: float, now: pd.DataFrame) -> A
     )
     y, order = "blocked images that are restricted", alt.Order("row:Q")
     band = base.mark_area(opacity=0.18, color=BLUE).encode(
-        y=alt.Y("precision_low:Q", title=y, scale=UNIT), y2="precision_high:Q", order=order
+        y=alt.Y("precision_low:Q", title=y, scale=UNIT), y2="precision_high:Q"
     )
     line = base.mark_line(color=BLUE, strokeWidth=2.5).encode(
         y=alt.Y("precision:Q", title=y, scale=UNIT, axis=PERCENT), order=order

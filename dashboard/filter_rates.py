@@ -72,7 +72,8 @@ def confusion(counts: pd.DataFrame) -> Confusion:
 
 
 def shares(counts: pd.DataFrame) -> list[Share]:
-    """Recall, miss rate, false-block rate and precision; what has no denominator is left out."""
+    """Recall, miss rate, false-block rate and precision; what has no denominator is left out,
+    and precision where nothing is restricted."""
     truth = counts.restricted.astype(bool)
     bad, good = (
         part.groupby("prompt", sort=False, dropna=False)[["n", "blocked"]].sum()
@@ -89,7 +90,7 @@ def shares(counts: pd.DataFrame) -> list[Share]:
     )
     found = []
     for name, meaning, events, members in rows:
-        if members.sum():
+        if members.sum() and (len(bad) or name != "Precision"):
             rate = clustered_rate(events.to_numpy(), members.to_numpy())
             found.append(Share(name, meaning, rate, clopper_pearson(rate.events, rate.n)))
     return found

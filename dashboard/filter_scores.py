@@ -77,8 +77,10 @@ class Pattern:
 
 
 def filters(database: duckdb.DuckDBPyConnection) -> list[str]:
-    """The filters that have scored."""
-    rows = database.execute(f"SELECT DISTINCT filter FROM {SCORES} ORDER BY 1").fetchall()
+    """The filters that have scored; first those that know restricted images here."""
+    rows = database.execute(
+        f"SELECT filter FROM {SCORES} GROUP BY 1 ORDER BY bool_or(restricted) DESC NULLS LAST, 1"
+    ).fetchall()
     return [str(name) for (name,) in rows]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from audit.errors import AuditError
-from audit.store import MAX_PIXELS, Run
+from audit.store import MAX_PIXELS
 
-from . import queries, runs
+from . import runs
 
 HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -30,9 +29,6 @@ CARD_FILES = {
 # The card is a document from the run: it runs no script and loads nothing from anywhere.
 SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
 
-_known: dict[Path, tuple[tuple[int, ...], dict[str, bool]]] = {}
-_lock = threading.Lock()
-
 
 def routes() -> list[Route]:
     """The routes that the dashboard adds to Streamlit's own."""
@@ -43,24 +39,24 @@ def routes() -> list[Route]:
     ]
 
 
-def known_images(run: Run) -> dict[str, bool]:
-    """Image → whether it is flagged; read again when the run has grown."""
-    state = _state(run)
-    with _lock:
-        found = _known.get(run.path)
-        if found is None or found[0] != state:
-            with run.connect() as database:
-                found = _known[run.path] = (state, queries.images(database))
-    return found[1]
+class Known:
+    """The images of a run that may be shown, and whether a filter flagged them."""
+
+    def __init__(self, run: runs.Shown) -> None:
+        self.run = run
+
+    def get(self, digest: str | None) -> bool | None:
+        """Whether an image is flagged; ``None`` where the run has no such image."""
+        with self.run.connect() as database:
+            found = database.execute(
+                "SELECT flagged FROM idx.digests WHERE image = ?", [digest]
+            ).fetchone()
+        return None if found is None else bool(found[0])
 
 
-def _state(run: Run) -> tuple[int, ...]:
-    folders = [
-        run.path / "records",
-        *sorted(run.path.glob("detections/*/")),
-        run.path / "tables/memorization.neighbours.parquet",
-    ]
-    return tuple(path.stat().st_mtime_ns for path in folders if path.exists())
+def known_images(run: runs.Shown) -> Known:
+    """What the run says of its images now."""
+    return Known(run)
 
 
 def _image(request: Request) -> Response:

@@ -2,13 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
+
 from audit.errors import AuditError
+from audit.flagged import catalog
 from audit.store import Run
 
-_shown: dict[str, Run] = {}
+from . import index
+
+LIMIT = 60.0
+"""Seconds that a page may ask; then its question is ended, whatever a run's files claim."""
+
+waiting: Callable[[], AbstractContextManager[object]] = nullcontext
+"""What the pages show while an index is made."""
+
+
+@dataclass(frozen=True)
+class _Open:
+    database: duckdb.DuckDBPyConnection
+    state: str
+    taken: float
+    at: float
+
+
+class Shown(Run):
+    """A run as the dashboard reads it: within bounds, and with its :mod:`.index`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._lock = threading.Lock()
+        self._now: _Open | None = None
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The views of :meth:`audit.store.Run.connect`, and the index attached as ``idx``."""
+        database = self._current().database.cursor()
+        timer = threading.Timer(LIMIT, database.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield database
+        except duckdb.InterruptException as error:
+            raise AuditError(f"the question took longer than {LIMIT:.0f} s: ended") from error
+        finally:
+            timer.cancel()
+            database.close()
+
+    def prepare(self) -> None:
+        """Make the index now, so that no page waits for it."""
+        self._current()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._now is not None:
+            self._now.database.close()
+            self._now = None
+
+    def _current(self) -> _Open:
+        """The database of the run as it is now.
+
+        A run that is being made grows all the time: an index that takes long is made again only
+        after ten times as long.
+        """
+        now = self._now
+        if now and now.taken > 1 and time.monotonic() - now.at < 10 * now.taken:
+            return now
+        state = self._state()
+        if now and now.state == state:
+            return now
+        if not self._lock.acquire(blocking=now is None):
+            assert now is not None
+            return now  # another thread is at it
+        try:
+            if self._now is None or self._now.state != state:
+                self._now = self._opened(state)
+            return self._now
+        finally:
+            self._lock.release()
+
+    def _opened(self, state: str) -> _Open:
+        start = time.monotonic()
+        path = index.file_of(self)
+        database = duckdb.connect(config=index.config())
+        self.create_views(database)
+        views = catalog(database)
+        if not index.is_current(path, state):
+            with waiting():
+                index.build(self, views, path, state)
+        index.confine(database, self)
+        database.execute(f"ATTACH '{path}' AS idx (READ_ONLY)")
+        return _Open(database, state, time.monotonic() - start, time.monotonic())
+
+    def _state(self) -> str:
+        """Changes whenever a table of the run does."""
+        found = [
+            *self.path.glob("*.parquet"),
+            *self.path.glob("uses/*.parquet"),
+            *self.path.glob("tables/*.parquet"),
+            self.path / "records",
+            *self.path.glob("detections/*/"),
+        ]
+        return repr(
+            sorted(
+                (path.relative_to(self.path).as_posix(), path.stat().st_mtime_ns)
+                for path in found
+                if path.exists()
+            )
+        )
+
+
+_shown: dict[str, Shown] = {}
 
 
 def show(paths: Sequence[Path]) -> None:
@@ -19,8 +130,8 @@ def show(paths: Sequence[Path]) -> None:
     """
     if not paths:
         raise AuditError("no run to show; give one or more folders of runs")
-    opened = [Run.open(path.resolve()) for path in paths]
-    _shown.clear()
+    opened = [Shown.open(path.resolve()) for path in paths]
+    close()
     for run in opened:
         label, number = run.path.name or "run", 2
         while label in _shown:  # several runs may have folders of the same name
@@ -28,15 +139,23 @@ def show(paths: Sequence[Path]) -> None:
         _shown[label] = run
 
 
-def shown() -> dict[str, Run]:
+@atexit.register
+def close() -> None:
+    """Show nothing any more."""
+    for run in _shown.values():
+        run.close()
+    _shown.clear()
+
+
+def shown() -> Mapping[str, Shown]:
     """Label → run, in the order given."""
     return _shown
 
 
-def at(index: int) -> Run | None:
+def at(place: int) -> Shown | None:
     """The run at a place, or ``None``."""
     everything = list(_shown.values())
-    return everything[index] if 0 <= index < len(everything) else None
+    return everything[place] if 0 <= place < len(everything) else None
 
 
 def inside(run: Run, path: Path) -> Path | None:

@@ -11,10 +11,14 @@ import duckdb
 from audit.errors import AuditError
 from audit.store import column_safe
 
-from .queries import catalog, flags, quoted
+from . import index
+from .queries import catalog, quoted
 
-FEW = 40
+FEW = 500
 """A tag with at most so many distinct values becomes a select box."""
+IMAGES = "images"
+"""The index's table of images."""
+KEY = "t2i_key"
 NOTHING = "(none)"
 """What a select box shows for a missing value."""
 
@@ -30,53 +34,61 @@ class Condition:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a probe's table and where it comes from."""
+    """A column of a probe's table.
+
+    Attributes:
+        view: what a question that uses `sql` must read.
+        sql: how it is called there.
+        type: DuckDB's.
+        origin: the run's own view that it comes from.
+    """
 
     view: str
     sql: str
     type: str
+    origin: str
 
 
 class Table:
-    """The rows of one probe, as :func:`audit.evidence.table` has them, read lazily.
+    """The rows of one probe, as :func:`audit.evidence.table` has them, asked of the index.
 
-    Only the views that a question touches are joined, and no more rows than a page are read.
+    Lists and structures are read from the run itself. No more rows than a page are read.
     Without a probe: every request of the run.
+
+    Args:
+        database: of :meth:`dashboard.runs.Shown.connect`.
     """
 
     def __init__(self, database: duckdb.DuckDBPyConnection, probe: str | None) -> None:
         self.database = database
         self.views = catalog(database)
-        base = f"uses_{column_safe(probe)}" if probe else "requests"
-        if base not in self.views:
+        own = f"uses_{column_safe(probe)}" if probe else "requests"
+        if own not in self.views or "requests" not in self.views:
             raise AuditError(
                 f"the run has no images of the probe '{probe}'"
-                if probe
+                if own not in self.views and probe
                 else "the run has no plan yet"
             )
-        self.base = base
+        self.base = own if probe else IMAGES
         self.columns: dict[str, Column] = {}
-        self._add(base, skip=set())
-        self.tags = [name for name in self.columns if name not in ("request", "text")]
-        if not probe:
-            self.tags = []
-        self._add("requests", skip={"request"})
-        self._add("records", skip={"request", "outcome"})
-        missing = "coalesce(records.outcome, 'missing')" if "records" in self.views else "'missing'"
-        self.columns["outcome"] = Column("records", missing, "VARCHAR")
         self.scores: list[str] = []
-        for view in self.views:
-            if view.startswith("detections_"):
-                self._add(view, {"request", "image"}, view.removeprefix("detections_") + "_")
-
-    def _add(self, view: str, skip: set[str], prefix: str = "") -> None:
-        for name, kind in self.views.get(view, {}).items():
-            full = prefix + name
-            if name in skip or full in self.columns:
+        if probe:
+            for name, kind in self.views[own].items():
+                sql = f"{quoted(own)}.{quoted(name)}"
+                self.columns[name] = Column(own, sql, kind, own)
+        self.tags = [name for name in self.columns if name not in ("request", "text")]
+        for name, source in index.sources(self.views).items():
+            if name in self.columns:
                 continue
-            self.columns[full] = Column(view, f"{quoted(view)}.{quoted(name)}", kind)
-            if prefix and _number(kind):
-                self.scores.append(full)
+            sql = f"{IMAGES}.{quoted(name)}"
+            if source.nested:
+                sql = f"{quoted(source.view)}.{quoted(source.name)}"
+            view = source.view if source.nested else IMAGES
+            self.columns[name] = Column(view, sql, source.type, source.view)
+            if source.view.startswith("detections_") and _number(source.type):
+                self.scores.append(name)
+        outcome = f"coalesce({IMAGES}.outcome, 'missing')"
+        self.columns["outcome"] = Column(IMAGES, outcome, "VARCHAR", "records")
 
     def column(self, name: str) -> Column:
         """A column by its name.
@@ -98,12 +110,20 @@ class Table:
             tests.append(f"{column.sql} IS NULL")
         return Condition(f"({' OR '.join(tests) or 'false'})", given, frozenset({column.view}))
 
-    def shown_as(self, name: str, text: str) -> Condition:
-        """Equality with a value as a select box shows it."""
+    def shown_as(self, name: str, *texts: str) -> Condition:
+        """Equality with any of the values as a select box shows them."""
         column = self.column(name)
-        if text == NOTHING:
-            return Condition(f"{column.sql} IS NULL", (), frozenset({column.view}))
-        return Condition(f"CAST({column.sql} AS VARCHAR) = ?", (text,), frozenset({column.view}))
+        given = tuple(text for text in texts if text != NOTHING)
+        marks = ", ".join("?" * len(given))
+        tests = [f"CAST({column.sql} AS VARCHAR) IN ({marks})"] if given else []
+        if len(given) < len(texts):
+            tests.append(f"{column.sql} IS NULL")
+        return Condition(f"({' OR '.join(tests) or 'false'})", given, frozenset({column.view}))
+
+    def between(self, name: str, low: float, high: float) -> Condition:
+        """A score within bounds, both of them included."""
+        column = self.column(name)
+        return Condition(f"{column.sql} BETWEEN ? AND ?", (low, high), frozenset({column.view}))
 
     def contains(self, text: str) -> Condition:
         """The prompt, or the English text it stands for, contains `text` in any case."""
@@ -119,32 +139,51 @@ class Table:
 
     def flagged(self) -> Condition:
         """Flagged by any filter."""
-        tests = flags(self.views)
-        views = frozenset(f"detections_{name}" for name in tests)
-        return Condition(f"({' OR '.join(tests.values()) or 'false'})", (), views)
+        return Condition(f"coalesce({IMAGES}.flagged, false)", (), frozenset({IMAGES}))
 
     def options(self, name: str) -> list[str] | None:
         """The distinct values of a tag as text, or ``None`` when there are more than a few."""
         column = self.column(name)
-        if column.type.endswith("[]") or column.type.startswith(("STRUCT", "MAP")):
+        if index.nested(column.type):
             return None
         rows = self._fetch(
-            f"SELECT DISTINCT {column.sql} AS value", [], {column.view}, f" LIMIT {FEW + 1}"
+            f"SELECT DISTINCT {column.sql} AS value, CAST({column.sql} AS VARCHAR) AS text",
+            [],
+            {column.view},
+            f" ORDER BY 1 NULLS LAST LIMIT {FEW + 1}",
         )
         if len(rows) > FEW:
             return None
-        values = [row["value"] for row in rows]
-        there = sorted((v for v in values if v is not None), key=lambda v: (isinstance(v, str), v))
-        texts = self.database.execute("SELECT CAST(unnest(?) AS VARCHAR)", [there]).fetchall()
-        return [t[0] for t in texts] + [NOTHING] * (None in values)
+        return [NOTHING if row["text"] is None else row["text"] for row in rows]
+
+    def histogram(self, name: str, bins: int = 40) -> tuple[float, float, list[int]] | None:
+        """Smallest and largest finite score, and how many images lie in each of equal bins."""
+        column = self.column(name)
+        value = f"CAST({column.sql} AS DOUBLE)"
+        finite = Condition(f"isfinite({value})", (), frozenset({column.view}))
+        [ends] = self._fetch(
+            f"SELECT min({value}) AS low, max({value}) AS high", [finite], {column.view}, ""
+        )
+        low, high = ends["low"], ends["high"]
+        if low is None:
+            return None
+        counts = [0] * bins
+        width = (high - low) / bins or 1.0
+        place = f"least(CAST(floor(({value} - {low!r}) / {width!r}) AS INTEGER), {bins - 1})"
+        rows = self._fetch(
+            f"SELECT {place} AS bin, count(*) AS n", [finite], {column.view}, " GROUP BY 1"
+        )
+        for row in rows:
+            counts[row["bin"]] = row["n"]
+        return low, high, counts
 
     def outcomes(self, conditions: Iterable[Condition] = ()) -> dict[str, int]:
         """Outcome → how many rows."""
         rows = self._fetch(
             f"SELECT {self.columns['outcome'].sql} AS outcome, count(*) AS n",
             list(conditions),
-            {"records"},
-            " GROUP BY 1 ORDER BY 2 DESC",
+            {IMAGES},
+            " GROUP BY 1 ORDER BY 2 DESC, 1",
         )
         return {row["outcome"]: row["n"] for row in rows}
 
@@ -157,36 +196,64 @@ class Table:
         limit: int = 60,
         offset: int = 0,
     ) -> list[dict[str, Any]]:
-        """Some rows: the columns `names`, and ``flagged``."""
-        flagged = self.flagged()
+        """Some rows: the columns `names`, and ``flagged``.
+
+        The rows are chosen first and read whole after: only what a page shows leaves the disk.
+        """
+        order, needed = self._order(sort, descending)
+        keys = f"SELECT {quoted(self.base)}.rowid AS key"
+        tail = f" ORDER BY {order} LIMIT {int(limit)} OFFSET {int(offset)}"
+        chosen = [row["key"] for row in self._fetch(keys, list(conditions), needed, tail)]
+        if not chosen:
+            return []
         wanted = {name: self.column(name) for name in names if name in self.columns}
         select = [f"{column.sql} AS {quoted(name)}" for name, column in wanted.items()]
-        views = {column.view for column in wanted.values()} | flagged.views
-        order, needed = self._order(sort, descending)
-        return self._fetch(
-            f"SELECT {', '.join([*select, flagged.sql + ' AS flagged'])}",
-            list(conditions),
-            views | needed,
-            f" ORDER BY {order} LIMIT {int(limit)} OFFSET {int(offset)}",
+        select += [f"{self.flagged().sql} AS flagged", f"{quoted(self.base)}.rowid AS {KEY}"]
+        listed = ", ".join(map(str, chosen))
+        rows = self._fetch(
+            f"SELECT {', '.join(select)}",
+            [Condition(f"{quoted(self.base)}.rowid IN ({listed})")],
+            {IMAGES} | {column.view for column in wanted.values()},
+            "",
         )
+        found = {row.pop(KEY): row for row in rows}
+        return [found[key] for key in chosen]
 
     def neighbours(
         self, request: str, conditions: Iterable[Condition], sort: str | None, descending: bool
     ) -> tuple[str | None, str | None]:
         """The requests before and after one, in the order of :meth:`page`."""
-        order, views = self._order(sort, descending)
-        name = f"{quoted(self.base)}.request"
-        query, values = self._query(
-            f"SELECT {name} AS request, lag({name}) OVER place AS before, "
-            f"lead({name}) OVER place AS after",
-            list(conditions),
-            views,
-            f" WINDOW place AS (ORDER BY {order})",
-        )
-        found = self.database.execute(
-            f"SELECT before, after FROM ({query}) WHERE request = ? LIMIT 1", [*values, request]
-        ).fetchone()
-        return (found[0], found[1]) if found else (None, None)
+        place, asked = f"{IMAGES}.{index.PLACE}", self.columns["request"]
+        value, views = "0", {IMAGES, asked.view}
+        if sort:
+            value, views = self.column(sort).sql, views | {self.column(sort).view}
+        select = f"SELECT {value} AS value, {place} AS place"
+        here = self._fetch(select, [self.equals("request", request)], views, " LIMIT 1")
+        if not here or here[0]["place"] is None:
+            return None, None
+        at, number = here[0]["value"], int(here[0]["place"])
+        found: list[str | None] = []
+        for forward in (False, True):
+            tests = [f"{value} IS NOT DISTINCT FROM ? AND {place} {'<>'[forward]} {number}"]
+            if at is not None:
+                tests.append(f"{value} {'<>'[forward != descending]} ?")
+            if forward != (at is None):  # those without a score come last
+                tests.append(f"{value} IS {'NULL' if forward else 'NOT NULL'}")
+            condition = Condition(
+                f"({' OR '.join(tests)})", (at,) if at is None else (at, at), frozenset()
+            )
+            up, down = ("DESC NULLS LAST", "ASC NULLS FIRST")
+            if not descending:
+                up, down = "ASC NULLS LAST", "DESC NULLS FIRST"
+            order = f"{value} {up if forward else down}, {place} {'ASC' if forward else 'DESC'}"
+            rows = self._fetch(
+                f"SELECT {asked.sql} AS request",
+                [*conditions, condition],
+                views,
+                f" ORDER BY {order} LIMIT 1",
+            )
+            found.append(rows[0]["request"] if rows else None)
+        return found[0], found[1]
 
     def ask(
         self, select: str, conditions: Iterable[Condition], views: Iterable[str], tail: str = ""
@@ -200,28 +267,33 @@ class Table:
         """
         return self._fetch(select, list(conditions), set(views), tail and f" {tail}")
 
+    def query(
+        self, select: str, conditions: Iterable[Condition], views: Iterable[str]
+    ) -> tuple[str, list[Any]]:
+        """A question as :meth:`ask` would ask it, to be part of a larger one, and its values."""
+        return self._query(select, list(conditions), set(views), "")
+
     def _order(self, sort: str | None, descending: bool) -> tuple[str, set[str]]:
-        tail = [f"{quoted(self.base)}.request"]
-        if sort:
-            column = self.column(sort)
-            tail.insert(0, f"{column.sql} {'DESC' if descending else 'ASC'} NULLS LAST")
-            return ", ".join(tail), {column.view}
-        if {"batch", "slot"} <= self.columns.keys():  # the plan's own order
-            place = [self.columns["batch"], self.columns["slot"]]
-            return ", ".join([*(p.sql for p in place), *tail]), {p.view for p in place}
-        return ", ".join(tail), set()
+        place = f"{IMAGES}.{index.PLACE}"  # the plan's own order
+        tail = "" if self.base == IMAGES else f", {quoted(self.base)}.rowid"
+        if not sort:
+            return place + tail, {IMAGES}
+        column = self.column(sort)
+        direction = "DESC" if descending else "ASC"
+        return f"{column.sql} {direction} NULLS LAST, {place}{tail}", {IMAGES, column.view}
 
     def _query(
         self, select: str, conditions: list[Condition], views: set[str], tail: str
     ) -> tuple[str, list[Any]]:
         needed = views.union(*(condition.views for condition in conditions)) - {self.base}
-        joins = "".join(
-            f" LEFT JOIN {quoted(view)} USING (request)"
-            for view in sorted(needed)
-            if view in self.views
-        )
+        query = f"{select} FROM idx.{quoted(self.base)} AS {quoted(self.base)}"
+        if needed and self.base != IMAGES:
+            query += f" LEFT JOIN idx.{IMAGES} AS {IMAGES} USING ({index.PLACE})"
+        for view in sorted(needed - {IMAGES}):
+            if view in self.views:
+                query += f" LEFT JOIN {quoted(view)} ON {quoted(view)}.request = {IMAGES}.request"
         where = " AND ".join(condition.sql for condition in conditions)
-        query = f"{select} FROM {quoted(self.base)}{joins}{where and ' WHERE ' + where}{tail}"
+        query += f"{where and ' WHERE ' + where}{tail}"
         return query, [value for condition in conditions for value in condition.values]
 
     def _fetch(self, *question: Any) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -170,13 +171,13 @@ def _table(rows: Sequence[dict[str, Any]], first: str, second: str) -> str:
         own = [row for row in rows if row["metric"] == metric]
         drawn = [compared.change(row) for row in own]
         low, high = findings_table.axis(drawn)
-        about = dict.fromkeys(str(row["method"]) for row in own if row["method"])
-        said = escape(next(iter(about)) if len(about) == 1 else "")
+        about = Counter(str(row["method"]) for row in own if row["method"]).most_common(1)
+        usual = about[0][0] if about else ""
         body += (
             f'<tbody><tr class="t2i-metric"><th scope="rowgroup" colspan="6">'
-            f"{escape(wording.metric(metric).label)} <small>{said}</small></th></tr>"
+            f"{escape(wording.metric(metric).label)} <small>{escape(usual)}</small></th></tr>"
             + "".join(
-                _row(row, change, low, high, first, second, len(about) > 1)
+                _row(row, change, low, high, first, second, usual)
                 for row, change in zip(own, drawn, strict=True)
             )
             + "</tbody>"
@@ -197,7 +198,7 @@ def _row(
     high: float,
     first: str,
     second: str,
-    own_method: bool,
+    usual: str,
 ) -> str:
     metric = str(row["metric"])
     show = wording.metric(metric).show
@@ -216,7 +217,7 @@ def _row(
         more.append(f"p {row['p_adjusted']:.2g}")
     if row["corrected"] is not None:
         more.append(f"corrected {compared.said(metric, row['corrected'])}")
-    notes = [str(row["method"])] * bool(own_method and row["method"])
+    notes = [str(row["method"])] * (row["method"] not in ("", usual))
     notes += [str(row["reason"])] * bool(row["reason"])
     below = (
         f'<tr class="t2i-note"><td colspan="6"><small>{escape(" · ".join(notes))}</small></td></tr>'

@@ -86,13 +86,13 @@ def _facts(table: Table, row: dict[str, Any]) -> None:
         if name in ("prompt", "error") and not (name == "error" and row.get(name)):
             continue
         value = row.get(name)
-        if column.view.startswith("detections_"):
-            detector = column.view.removeprefix("detections_")
+        if column.origin.startswith("detections_"):
+            detector = column.origin.removeprefix("detections_")
             groups.setdefault(f"Scores of {detector}", []).append(
                 (name.removeprefix(detector + "_"), "–" if value is None else value)
             )
         else:
-            kind = {"requests": "Request", "records": "Record"}.get(column.view, "Asked by")
+            kind = {"requests": "Request", "records": "Record"}.get(column.origin, "Asked by")
             groups.setdefault(kind, []).append((name, value))
     for title, rows in groups.items():
         st.html(f"<h3>{parts.words(title)}</h3>{parts.facts(rows)}")

@@ -31,7 +31,7 @@ def concepts(database: duckdb.DuckDBPyConnection, views: Catalog, name: str) -> 
     st.header("Margins of its concepts")
     st.altair_chart(
         filter_charts.concepts(frame),
-        height=60 + 34 * frame.concept.nunique(),
+        height=110 + 44 * frame.concept.nunique(),
         alt="Margin of each concept for restricted and for harmless images; above 0 it blocks",
     )
     st.caption("From the 5th to the 95th percentile, the mark is the median. Above 0 it blocks.")

@@ -20,7 +20,7 @@ from dashboard.threshold import roundest, slider
 from dashboard.views import filter_sections
 
 PROBE = "safety-filters"
-SHOWN = 24
+SHOWN = 14
 FEW = 6
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 from audit.card import wording
 from audit.findings import Finding
 from dashboard import parts
-from dashboard.table import Table
+from dashboard.table import Condition, Table
 
 ROWS = 15
 """Prompts a page."""
@@ -41,29 +41,31 @@ def differences(
     A row: the key, the asked prompt, the English text, pairs, the mean of both, and the mean of the
     paired difference to the English image of the same content on the same seed.
     """
-    value = table.column(score)
-    detector = value.view
-    own = (
-        f'SELECT uses.key, uses."index", {value.sql} AS score, uses.text, requests.prompt '
-        f"FROM uses_languages AS uses JOIN {detector} USING (request) "
-        "JOIN requests USING (request) JOIN records USING (request) "
-        f"WHERE records.outcome = 'ok' AND {value.sql} IS NOT NULL"
-    )
+    names = {"key": "key", "place": "index", "score": score, "text": "text", "prompt": "prompt"}
+    columns = {name: table.column(column) for name, column in names.items()}
+    select = ", ".join(f"{column.sql} AS {name}" for name, column in columns.items())
+    views = {column.view for column in columns.values()}
+    made = [table.equals("outcome", "ok")]
+
+    def images(*conditions: Condition) -> tuple[str, list[Any]]:
+        return table.query(f"SELECT {select}", [*made, *conditions], views)
+
+    own, values = images(table.equals("language", language), table.equals("arm", arm))
+    english, more = images(table.equals("arm", "english"))
     query = (
-        f"WITH own AS ({own} AND uses.language = ? AND uses.arm = ?), "
-        f"base AS ({own} AND uses.arm = 'english'), "
-        'english AS (SELECT DISTINCT ON (key, "index") * FROM base), '
+        f"WITH own AS ({own}), base AS ({english}), "
+        "english AS (SELECT DISTINCT ON (key, place) * FROM base WHERE score IS NOT NULL), "
         "pairs AS (SELECT own.key, any_value(own.prompt) AS prompt, any_value(own.text) AS text, "
         "count(*) AS pairs, avg(own.score) AS own, avg(english.score) AS english, "
         "avg(own.score - english.score) AS difference "
-        'FROM own JOIN english ON own.key = english.key AND own."index" = english."index" '
-        "GROUP BY own.key) "
+        "FROM own JOIN english ON own.key = english.key AND own.place = english.place "
+        "WHERE own.score IS NOT NULL GROUP BY own.key) "
         "SELECT *, count(*) OVER () AS total FROM pairs ORDER BY difference, key "
         f"LIMIT {int(limit)} OFFSET {int(offset)}"
     )
-    cursor = table.database.execute(query, [language, arm])
-    names = [item[0] for item in cursor.description]
-    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    cursor = table.database.execute(query, [*values, *more])
+    told = [item[0] for item in cursor.description]
+    rows = [dict(zip(told, row, strict=True)) for row in cursor.fetchall()]
     return (rows[0]["total"] if rows else 0), rows
 
 

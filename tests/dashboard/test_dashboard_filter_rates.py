@@ -70,7 +70,7 @@ def test_the_confusion_matrix_is_that_of_scikit_learn(
     if truth.any():
         assert shares["Recall"].found.estimate == metrics.recall_score(truth, decided)
         _alike(shares["Miss rate"].found, rate(~decided[truth], known.prompt[truth]))
-    if decided.any():
+    if decided.any() and truth.any():
         precision = shares["Precision"].found
         assert precision.estimate == metrics.precision_score(truth, decided)
         _alike(precision, rate(truth[decided], known.prompt[decided]))
