@@ -43,11 +43,20 @@ def write(
         out: a folder, instead of the run's own ``card/``.
 
     Raises:
-        AuditError: a format that there is not, or a card of claims that cannot be read; nothing is
-            written then.
+        AuditError: a format that there is not, a document or table of the run that is damaged, or
+            a card of claims that cannot be read; nothing is written then.
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise AuditError(f"no card format '{unknown[0]}'; there are: {', '.join(FORMATS)}")
+    from .documents import whole_tables
+
+    with whole_tables(run):
+        return _write(run, formats, claims, previous, out)
+
+
+def _write(
+    run: Run, formats: Sequence[str], claims: Path | None, previous: Path | None, out: Path | None
+) -> dict[str, Path]:
     from .content import gather
 
     card = gather(run)

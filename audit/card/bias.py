@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .blocks import Block, Figure
-from .content import Card, finite
+from .content import Card
+from .documents import finite
 from .figures import NARROW, against_reference
 from .strokes import Mark
 from .wording import clean, metric

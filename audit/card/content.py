@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from audit.findings import Finding
+
+from . import documents
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,38 +118,21 @@ class Card:
 
 def gather(run: Run) -> Card:
     """Read a run. Tables that are absent or empty are left out."""
-    info = run.info
+    info = documents.info(run)
     found = {name: run.read_table(f"tables/{name}") for name in TABLES}
     return Card(
         model=_name(str(info.get("model", "unknown model"))),
         info=info,
-        findings=tuple(_finding(row) for row in run.read_json("findings.json", [])),
-        detectors=run.read_json("detectors.json"),
-        gates=run.read_json("gates.json", []),
+        findings=tuple(documents.findings(run)),
+        detectors=documents.mapping(run, "detectors.json", of_mappings=True),
+        gates=documents.gates(run),
         weights=_combined(dict(info.get("backend") or {}).get("weights")),
         stored=_stored(run),
         journal=_journal(run),
-        energy=run.read_json("energy.json"),
+        energy=documents.energy(run),
         tables={name: frame for name, frame in found.items() if not frame.empty},
         **_counts(run),
     )
-
-
-def finite(value: Any) -> float | None:
-    """A number that can be printed and drawn; anything else is ``None``."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
-
-
-def _finding(row: Mapping[str, Any]) -> Finding:
-    row = dict(row)
-    for key in ("estimate", "raw", "reference", "threshold"):
-        row[key] = finite(row.get(key))
-    bounds = [finite(bound) for bound in row.get("ci") or ()]
-    # Half an interval is none: an infinite bound is stored as null.
-    row["ci"] = bounds if len(bounds) == 2 and None not in bounds else None
-    return Finding.from_dict(row)
 
 
 def _counts(run: Run) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from audit.findings import Finding
 
 from .blocks import Block, Cell, Figure, Number, Row, Table, text
-from .content import Card, finite
+from .content import Card
+from .documents import finite
 from .figures import NARROW, WIDE, ladder
 from .strokes import Mark
 from .wording import clean, metric, plain, where

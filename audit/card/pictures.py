@@ -17,7 +17,8 @@ from audit.flagged import NSFW, catalog, flags
 from audit.store import column_safe
 
 from .blocks import Picture, Pictures
-from .content import Card, finite
+from .content import Card
+from .documents import finite
 from .wording import clean, percent, plain
 
 if TYPE_CHECKING:

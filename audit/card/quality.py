@@ -9,7 +9,8 @@ from itertools import pairwise
 
 from . import strokes as draw
 from .blocks import Block, Figure, Row, Table, count, number, text
-from .content import Card, finite
+from .content import Card
+from .documents import finite
 from .figures import NARROW
 from .strokes import Scale
 from .wording import decimal

@@ -11,7 +11,8 @@ from audit.findings import Finding
 
 from . import bias, filters, languages, method, pictures, quality, watermarks
 from .blocks import Block, Figure, Fold, Prose, Row, Section, Table, text
-from .content import Card, finite
+from .content import Card
+from .documents import finite
 from .figures import NARROW, WIDE, duplication, forest
 from .strokes import Mark
 from .tables import by_measure, by_metric, cross_checks, findings_table, methods_table, summary

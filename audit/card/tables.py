@@ -9,7 +9,7 @@ from typing import Any
 from audit.findings import Finding
 
 from .blocks import Cell, Number, Row, Table, code, count, number, text
-from .content import finite
+from .documents import finite
 from .wording import VERDICTS, clean, metric, plain, scalar, short_query, values, where
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from . import strokes as draw
 from .blocks import Block, Figure
-from .content import Card, finite
+from .content import Card
+from .documents import finite
 from .figures import NARROW
 from .strokes import Mark, Scale
 from .wording import clean, decimal

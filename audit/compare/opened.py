@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from audit.card.content import finite
+from audit.card import documents
 from audit.errors import AuditError
 from audit.findings import Finding
 from audit.store import Run, column_safe
@@ -32,23 +32,18 @@ class Opened:
         _refuse_links(path)
         self.run = Run.open(path)
         self.path = path
-        self.info = self.run.info
+        self.info = documents.info(self.run)
         self._tables: dict[str, pd.DataFrame] = {}
 
     @cached_property
     def findings(self) -> list[Finding]:
         """All findings, checked."""
-        rows = self.run.read_json("findings.json", [])
-        if not isinstance(rows, list):
-            raise AuditError(f"{self.path}/findings.json is damaged: it is no list of findings")
-        return [_finding(row, f"{self.path}/findings.json: finding {i}") for i, row in
-                enumerate(rows, 1)]  # fmt: skip
+        return documents.findings(self.run)
 
     @cached_property
     def detectors(self) -> dict[str, Mapping[str, Any]]:
         """What each detector says of itself."""
-        held = self.run.read_json("detectors.json")
-        return {str(k): v for k, v in held.items() if isinstance(v, dict)} if held else {}
+        return documents.mapping(self.run, "detectors.json", of_mappings=True)
 
     @cached_property
     def weights(self) -> dict[str, str]:
@@ -59,7 +54,8 @@ class Opened:
     def table(self, name: str) -> pd.DataFrame:
         """A table or a folder of shards; empty where there is none."""
         if name not in self._tables:
-            self._tables[name] = self.run.read_table(name)
+            with documents.whole_tables(self.run):
+                self._tables[name] = self.run.read_table(name)
         return self._tables[name]
 
     def asked(self, probe: str) -> pd.DataFrame:
@@ -105,27 +101,3 @@ def _refuse_links(path: Path) -> None:
                 f"{Path(folder, linked[0])} is a link; a run holds none, and nothing outside of it "
                 "is read: copy the file into the run, or leave it away"
             )
-
-
-def _finding(row: Any, where: str) -> Finding:
-    try:
-        row = dict(row)
-        texts = [row.get(name, "") for name in ("probe", "metric", "method", "note")]
-        if not all(isinstance(one, str) for one in texts) or not texts[0] or not texts[1]:
-            raise ValueError("probe and metric are names")
-        for name in ("slice", "evidence", "detail"):
-            if not isinstance(row.get(name, {}), dict):
-                raise ValueError(f"{name} is no mapping")
-        for name in ("estimate", "raw", "reference", "threshold"):
-            row[name] = finite(row.get(name))
-        for name in ("n", "clusters"):
-            if not isinstance(row.get(name) or 0, int) or (row.get(name) or 0) < 0:
-                raise ValueError(f"{name} is no count")
-        row["level"] = finite(row.get("level", 0.95))
-        if row["level"] is None or not 0 < row["level"] < 1:
-            raise ValueError("level is no share")
-        bounds = [finite(bound) for bound in row.get("ci") or ()]
-        row["ci"] = bounds if len(bounds) == 2 and None not in bounds else None
-        return Finding.from_dict(row)
-    except (TypeError, ValueError) as error:
-        raise AuditError(f"{where} is damaged: {error}") from error

@@ -6,6 +6,7 @@ leaves the device or the region open gives a range.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -167,7 +168,7 @@ def _metadata(document: Document, accounts: Sequence[Account]) -> Iterator[Judge
     """The Hub's ``co2_eq_emissions``, in grams, against what the text says."""
     told = document.metadata.get("co2_eq_emissions")
     grams = told.get("emissions") if isinstance(told, dict) else told
-    if isinstance(grams, bool) or not isinstance(grams, int | float) or grams < 0:
+    if isinstance(grams, bool) or not isinstance(grams, int | float) or not 0 <= grams < math.inf:
         return
     said = [kg for account in accounts if (kg := mass(account.fields["emitted"])) is not None]
     statement = Statement(f"co2_eq_emissions: {grams:g}", 1, ("front matter",))

@@ -92,7 +92,7 @@ def read(path: Path) -> Document:
     document.count("lines", len(lines))
     start = _front_matter(lines, document)
     _body("\n".join(lines[start:]), start, document)
-    document.count("statements", len(document.statements))
+    document.counts["statements"] = len(document.statements)
     return document
 
 
