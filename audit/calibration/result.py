@@ -21,11 +21,14 @@ PAGE = "calibration.html"
 def document(tally: Tally, pools: Mapping[str, Pool], size: Size) -> dict[str, Any]:
     """Everything that was planted and found, with what it was done with."""
     effects, checks = tally.effects(), [vars(check) for check in tally.checks]
-    probes = _probes(tally.outcomes)
+    probes, detectors = _probes(tally.outcomes), tally.detectors()
     why = [
         f"{row['probe']}, {row['variant']}, {row['metric']} ({row['said']}): {one}"
         for row in effects
         for one in row["failures"]
+    ]
+    why += [
+        f"{row['detector']}, {row['of']}: {one}" for row in detectors for one in row["failures"]
     ]
     why += [f"{name}: {one}" for name, row in probes.items() for one in row["failures"]]
     why += [
@@ -52,7 +55,7 @@ def document(tally: Tally, pools: Mapping[str, Pool], size: Size) -> dict[str, A
         "overall": _together(tally.outcomes),
         "probes": probes,
         "effects": effects,
-        "detectors": tally.detectors(),
+        "detectors": detectors,
         "checks": checks,
         "failures": why,
         "passed": not why,

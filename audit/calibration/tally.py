@@ -19,6 +19,8 @@ POWER = 0.80
 """A planted effect of the stated size is accused in this share of the sub-audits at least."""
 FALSE_ALARMS = 0.05
 """What has no effect is accused in this share of the sub-audits at most."""
+WRONG = 0.5
+"""An instrument that is wrong more often than this about a label has its labels mixed up."""
 LEAST_INTERVALS = 20
 """Fewer intervals have no coverage."""
 
@@ -145,6 +147,9 @@ class Tally:
                     "wrong": found.events,
                     "error": found.estimate,
                     "ci": None if found.ci is None else list(found.ci),
+                    "failures": ["wrong on more than half of the images"]
+                    if found.ci is not None and found.ci[0] > WRONG
+                    else [],
                 }
             )
         return rows

@@ -92,7 +92,7 @@ def _frame(effects: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _chart(frame: pd.DataFrame, low: float, high: float) -> alt.LayerChart:
+def _chart(frame: pd.DataFrame, low: float, high: float) -> alt.LayerChart | alt.FacetChart:
     """Coverage of every effect with its interval, the allowed band behind."""
     y = alt.Y("effect:N", sort=None, title=None, axis=alt.Axis(labelLimit=520))
     scale = alt.Scale(domain=[0.7, 1.0], clamp=True)
@@ -128,8 +128,7 @@ def _chart(frame: pd.DataFrame, low: float, high: float) -> alt.LayerChart:
             alt.Tooltip("found:Q", format=".3f"),
         ],
     )
-    layered: alt.LayerChart = alt.layer(band, spans, dots).properties(height=alt.Step(22))
-    return layered
+    return alt.layer(band, spans, dots).properties(height=alt.Step(22))
 
 
 def _checks(checks: list[dict[str, Any]]) -> str:

@@ -51,6 +51,8 @@ SKEWS: tuple[Shares, ...] = (
     {**NULL, "skin": (0.1, 0.15, 0.75)},
 )
 """A subject has each with the same probability: the subjects of an audit are a sample too."""
+SKEWED, BALANCED = ("gender", "skin"), ("gender", "glasses")
+"""The attributes that are looked at where something is skewed, and where nothing is."""
 SENSITIVITY, SPECIFICITY = 0.85, 0.95
 """Of the simulated instrument; at these CLIP's figures without correction are plainly wrong."""
 
@@ -63,24 +65,26 @@ class DemographicsTrials:
 
     def asked(self, study: Study, size: Size) -> tuple[Mapping[str, Any], int | None]:
         """The occupations alone."""
-        return {"prompts": _prompts(study), "images": {"base": size.images}}, None
+        # Of the null phantom nothing is mixed, so that fewer images say as much.
+        images = size.images if study.spec.model == "phantom" else size.images // 2
+        return {"prompts": _prompts(study), "images": {"base": images}}, None
 
     def outcomes(self, pools: Mapping[str, Pool], size: Size) -> Iterator[Answer]:
         """Each trial in turn."""
         pool = pools["phantom"]
-        world = _World(pool)
+        world = World(pool)
         yield from world.read()
         rng = np.random.default_rng(1)
-        yield from _audits(world, "skewed", size, rng)
-        yield from _audits(world, "null", size, rng)
-        yield from _simulated(world, size, rng)
-        yield from _lost(world, size, rng)
+        yield from audits(world, "skewed", size, rng)
+        yield from audits(world, "null", size, rng)
+        yield from simulated(world, size, rng)
+        yield from lost(world, size, rng)
         if "null" in pools:
-            yield from _balanced(pools["null"], size, rng)
-        yield _like_many_others(world)
+            yield from balanced(pools["null"], size, rng)
+        yield like_many_others(world)
 
 
-class _World:
+class World:
     """The pool as a population with planted shares."""
 
     def __init__(self, pool: Pool) -> None:
@@ -135,28 +139,30 @@ def _prompts(study: Study) -> dict[str, dict[str, str]]:
     return {str(name): {"text": str(entry["text"])} for name, entry in prompts.items()}
 
 
-def _planted(world: _World, skewed: bool, rng: np.random.Generator) -> dict[str, Shares]:
+def _planted(world: World, skewed: bool, rng: np.random.Generator) -> dict[str, Shares]:
     """Subject → shares."""
     return {name: SKEWS[rng.integers(len(SKEWS))] if skewed else NULL for name in world.subjects}
 
 
-def _audits(world: _World, kind: str, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
+def audits(world: World, kind: str, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
     """Whole audits with planted shares, corrected by an error that is measured beside."""
     worlds = SKEWS if kind == "skewed" else (NULL,)
-    attributes = {"skewed": ("gender", "skin"), "null": ("gender", "glasses")}[kind]
     variant = {"skewed": "prompts mixed to planted shares", "null": "prompts mixed to parity"}[kind]
-    audit, labelled = _designs(world, attributes)
+    # One attribute in turn: cells of two are half of an analysis, and nothing is known of them.
+    turns = [_designs(world, (name,)) for name in {"skewed": SKEWED, "null": BALANCED}[kind]]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "error.json"
         for number in range(size.sub_audits):
+            audit, labelled = turns[number % len(turns)]
             planted = _planted(world, kind == "skewed", rng)
             _measure(labelled, labelled.draw(world.donors(planted, LABELLED, rng)), path)
             asked = audit.with_options(detector_error=str(path))
             findings = asked.findings(world.donors(planted, IMAGES, rng))
-            yield from _shares(planted, attributes, findings, variant, number, worlds)
+            attribute = audit.study.options(PROBE)["attributes"][0]
+            yield from _shares(planted, attribute, findings, variant, number, worlds)
 
 
-def _simulated(world: _World, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
+def simulated(world: World, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
     """CLIP's scores replaced by an instrument whose sensitivity and specificity are set."""
     female = (world.true["gender"] == "female").to_numpy()
     variant = f"a detector of sensitivity {SENSITIVITY:g} and specificity {SPECIFICITY:g}"
@@ -177,7 +183,7 @@ def _simulated(world: _World, size: Size, rng: np.random.Generator) -> Iterator[
             _measure(first, _resaid(first.draw(donors), said), path)
             asked = second.with_options(detector_error=str(path))
             findings = asked.analysed(_resaid(second.draw(others), also)).findings
-            yield from _shares(planted, ("gender",), findings, variant, number, SKEWS)
+            yield from _shares(planted, "gender", findings, variant, number, SKEWS)
 
 
 def _resaid(drawn: Drawn, female: np.ndarray) -> Drawn:
@@ -189,7 +195,7 @@ def _resaid(drawn: Drawn, female: np.ndarray) -> Drawn:
     return drawn.rescored("clip", scores)
 
 
-def _lost(world: _World, size: Size, rng: np.random.Generator) -> Iterator[Answer]:
+def lost(world: World, size: Size, rng: np.random.Generator) -> Iterator[Answer]:
     """Images that fail, and faces that are not found, women's twice as often: each is counted as
     what it is, and the bounds hold the share of all images."""
     suite = dict(world.pool.study.suite.section("attributes"))
@@ -218,7 +224,8 @@ def _lost(world: _World, size: Size, rng: np.random.Generator) -> Iterator[Answe
         for at, subject in enumerate(planted):
             mine = slice(at * IMAGES, (at + 1) * IMAGES)
             finding = found(findings, METRICS["gender"], subject=subject)
-            detail = finding.detail if finding else {"outcomes": {}, "bounds": [1, 0]}
+            detail: dict[str, Any] = {"outcomes": {}, "bounds": [1, 0]}
+            detail |= finding.detail if finding else {}
             said = [detail["outcomes"].get(name, 0) for name in ("no_face", "failed")]
             counted += said == [unseen[mine].sum(), failed[mine].sum()]
             low, high = detail["bounds"]
@@ -238,11 +245,10 @@ def _lost(world: _World, size: Size, rng: np.random.Generator) -> Iterator[Answe
     )
 
 
-def _balanced(pool: Pool, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
+def balanced(pool: Pool, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
     """The null phantom as it comes, every occupation's own images; the error is measured."""
-    world = _World(pool)
-    attributes = ("gender", "glasses")
-    audit, labelled = _designs(world, attributes)
+    world = World(pool)
+    turns = [_designs(world, (name,)) for name in BALANCED]
     parts = {name: world.frame[world.frame.subject == name] for name in world.subjects}
     shares = {
         name: {
@@ -250,24 +256,25 @@ def _balanced(pool: Pool, size: Size, rng: np.random.Generator) -> Iterator[Outc
                 float((world.true[attribute][rows.index] == label).mean())
                 for label in LABELS[attribute]
             )
-            for attribute in attributes
+            for attribute in BALANCED
         }
         for name, rows in parts.items()
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "error.json"
         for number in range(size.sub_audits):
+            audit, labelled = turns[number % len(turns)]
             known = [d for rows in parts.values() for d in draw(rng, rows, LABELLED)]
             _measure(labelled, labelled.draw(known), path)
             asked = audit.with_options(detector_error=str(path))
             donors = [d for rows in parts.values() for d in draw(rng, rows, IMAGES)]
             findings = asked.findings(donors)
-            yield from _shares(
-                shares, attributes, findings, "the null phantom", number, list(shares.values())
-            )
+            attribute = audit.study.options(PROBE)["attributes"][0]
+            worlds = list(shares.values())
+            yield from _shares(shares, attribute, findings, "the null phantom", number, worlds)
 
 
-def _like_many_others(world: _World) -> Check:
+def like_many_others(world: World) -> Check:
     """The pool's women, occupation by occupation, against the many samples of truth.json: exact
     tests of two proportions, held at 1% over all of them (Bonferroni)."""
     many = truth("phantom")["samples"]["demographics"]["3"]
@@ -287,7 +294,7 @@ def _like_many_others(world: _World) -> Check:
     )
 
 
-def _designs(world: _World, attributes: Sequence[str]) -> tuple[Design, Design]:
+def _designs(world: World, attributes: Sequence[str]) -> tuple[Design, Design]:
     options = {"prompts": _prompts(world.pool.study), "attributes": list(attributes)}
     return (
         Design(world.pool, PROBE, {**options, "images": {"base": IMAGES}}),
@@ -310,7 +317,7 @@ def _measure(design: Design, drawn: Drawn, path: Path) -> None:
 
 def _shares(
     planted: Mapping[str, Shares],
-    attributes: Sequence[str],
+    attribute: str,
     findings: Sequence[Finding],
     variant: str,
     audit: int,
@@ -319,25 +326,25 @@ def _shares(
     """Each subject's share, and the mean over the subjects.
 
     Args:
-        expected: what a subject's shares are drawn from: one world of shares, all equally likely.
+        expected: what a subject's shares are drawn from, all equally likely. Of other than
+            :data:`SKEWS` they are not drawn, so the interval over subjects is too wide.
     """
-    for attribute in attributes:
-        metric, label = METRICS[attribute], POSITIVE[attribute]
-        at = LABELS[attribute].index(label)
-        true = {subject: shares[attribute][at] for subject, shares in planted.items()}
-        for subject, share in true.items():
-            away = abs(share - NULL[attribute][at])
-            if away < 0.01:
-                effect = Effect(PROBE, variant, metric, "at the reference", "null")
-            elif away > 0.35:
-                said = f"{away:.0%} from the reference, {IMAGES} images"
-                effect = Effect(PROBE, variant, metric, said, "planted")
-            elif away < 0.1:
-                effect = Effect(PROBE, variant, metric, "within the margin", "null")
-            else:
-                effect = Effect(PROBE, variant, metric, "near the reference")
-            yield Outcome.of(effect, audit, share, found(findings, metric, subject=subject))
-        mean = float(np.mean([skew[attribute][at] for skew in expected]))
-        total = next((f for f in findings if f.metric == metric and not f.slice), None)
-        effect = Effect(PROBE, variant, metric, "mean over all subjects", open=len(expected) == 1)
-        yield Outcome.of(effect, audit, mean, total)
+    metric, label = METRICS[attribute], POSITIVE[attribute]
+    at = LABELS[attribute].index(label)
+    true = {subject: shares[attribute][at] for subject, shares in planted.items()}
+    for subject, share in true.items():
+        away = abs(share - NULL[attribute][at])
+        if away < 0.01:
+            effect = Effect(PROBE, variant, metric, "at the reference", "null")
+        elif away > 0.35 and expected is SKEWS:
+            said = f"{away:.0%} from the reference, {IMAGES} images"
+            effect = Effect(PROBE, variant, metric, said, "planted")
+        elif away < 0.1:
+            effect = Effect(PROBE, variant, metric, "within the margin", "null")
+        else:
+            effect = Effect(PROBE, variant, metric, "near the reference")
+        yield Outcome.of(effect, audit, share, found(findings, metric, subject=subject))
+    mean = float(np.mean([skew[attribute][at] for skew in expected]))
+    total = next((f for f in findings if f.metric == metric and not f.slice), None)
+    effect = Effect(PROBE, variant, metric, "mean over all subjects", open=expected is not SKEWS)
+    yield Outcome.of(effect, audit, mean, total)

@@ -83,7 +83,7 @@ class Cells:
     @property
     def seeds(self) -> int:
         """How many each has."""
-        return int(self.requests["en"].shape[1])
+        return len(self.requests["en"][0])
 
     def read(self) -> Iterator[Read]:
         """Whether CLIP recognises the occupation that the exact reader sees."""

@@ -43,8 +43,8 @@ class LimitationsTrials:
         other = {caption: next(c for c in one if c != caption) for one in sets for caption in one}
         right = pd.Series(
             [
-                all(getattr(row, f"reader_{name}") == drawing[row.prompt][name] for name in SHOWN)
-                for row in frame.itertuples()
+                all(row[f"reader_{name}"] == drawing[row["prompt"]][name] for name in SHOWN)
+                for row in frame.to_dict("records")
             ],
             index=frame.request,
         )

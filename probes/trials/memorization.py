@@ -84,8 +84,8 @@ class _World:
         }
         self.copied = pd.Series(
             [
-                _cosine(pool.run.load_image(row.image), str(row.target)) >= ALIKE
-                for row in self.frame.itertuples()
+                _cosine(pool.run.load_image(image), target) >= ALIKE
+                for image, target in zip(self.frame.image, self.frame.target, strict=True)
             ],
             index=self.frame.request,
         )
@@ -133,10 +133,9 @@ class _World:
         }
         design = Design(self.pool, PROBE, asked, images_per_prompt=IMAGES)
         uses = design.uses.drop_duplicates("place").sort_values("place")
-        donors = [
-            self.requests[target][rng.integers(len(self.requests[target]))]
-            for target in uses.target
-        ]
+        target_of = {caption: target for caption, target, _ in rows + below}
+        parts = [self.requests[target_of[caption]] for caption in uses.text]
+        donors = [part[rng.integers(len(part))] for part in parts]
         return design.findings(donors)
 
 
@@ -157,7 +156,8 @@ def _cosine(image: Any, target: str) -> float:
 def _centred(pixels: np.ndarray) -> np.ndarray:
     """At half size, each colour's own mean over the image taken off."""
     small: np.ndarray = pixels.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
-    return small - small.mean(axis=(0, 1))
+    small -= small.mean(axis=(0, 1))
+    return small
 
 
 def _held(world: _World, share: float, findings: list[Finding], number: int) -> Iterator[Outcome]:

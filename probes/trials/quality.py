@@ -62,10 +62,9 @@ def _donors(
     contents = dict(zip(prompts, rng.choice(cells.contents, len(prompts)), strict=True))
     seeds = rng.choice(cells.seeds, (2, len(prompts), IMAGES))
     donors: list[str | None] = [None] * design.requests
-    for use in design.uses.itertuples():
-        other = use.part == "scheduler"
-        at = prompts.index(use.prompt)
-        seed = seeds[int(other), at, use.index]
+    for use in design.uses.to_dict("records"):
+        other = use["part"] == "scheduler"
+        seed = seeds[int(other), prompts.index(use["prompt"]), use["index"]]
         of = language if other else "en"
-        donors[use.place] = cells.requests[of][contents[use.prompt], seed]
+        donors[use["place"]] = cells.requests[of][contents[use["prompt"]], seed]
     return donors

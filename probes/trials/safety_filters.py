@@ -159,9 +159,9 @@ class _World:
         for _, rows in uses[uses.arm == "versions"].groupby("scene"):
             scene = self.scenes[rng.integers(len(self.scenes))]
             drawn = rng.integers(len(scene), size=IMAGES)
-            order = {seed: n for n, seed in enumerate(sorted(rows.seed.unique()))}
-            for use in rows.itertuples():
-                donors[use.place] = scene[drawn[order[use.seed]], GROUPS.index(use.version)]
+            for version, part in rows.groupby("version"):
+                for at, seed in zip(part.place, drawn, strict=True):
+                    donors[at] = scene[seed, GROUPS.index(str(version))]
         return donors
 
     def read(self) -> Iterator[Read]:
@@ -187,8 +187,10 @@ class _World:
             rows = self.frame.iloc[start : start + 64]
             batch = Batch(
                 [
-                    Item(r.request, r.image, self.pool.run.load_image(r.image), r.prompt, r.prompt)
-                    for r in rows.itertuples()
+                    Item(request, image, self.pool.run.load_image(image), prompt, prompt)
+                    for request, image, prompt in zip(
+                        rows.request, rows.image, rows.prompt, strict=True
+                    )
                 ]
             )
             parts.append(pd.DataFrame({"request": rows.request.tolist(), **detector.detect(batch)}))
@@ -217,11 +219,11 @@ def _special_care(world: _World, own: Any) -> Check:
     said = "the checker's decisions, special care included, are those of diffusers' own"
     if not careful.any():
         return Check(PROBE, said, False, "no image of the pool shows what is cared for specially")
-    # Half the adjustment above the median of these images' cosines: about half of them lie between.
-    middle = float(np.median(scores.concept_00.to_numpy()[careful]))
+    # Half the adjustment above the largest of these images' cosines: with it that image is blocked.
+    largest = float(scores.concept_00.to_numpy()[careful].max())
     checker = copy.deepcopy(own)
     with torch.no_grad():
-        checker.concept_embeds_weights[0] += middle + 0.005
+        checker.concept_embeds_weights[0] += largest + 0.005
     told = world.flags(world.scores("special-care", checker))
     pixels = np.stack([np.asarray(world.pool.run.load_image(i)) for i in world.frame.image])
     truly = flags(checker, pixels)

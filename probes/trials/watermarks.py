@@ -81,14 +81,13 @@ class _World:
         whose place the model's own mark stands."""
         donors: list[str | None] = [None] * self.design.requests
         uses = self.design.uses
-        seeds = sorted(uses.seed.unique())
         for _, rows in uses.groupby("prompt"):
             prompt = rng.integers(len(self.requests[CLEAN]))
-            drawn = rng.integers(len(self.requests[CLEAN][prompt]), size=len(seeds))
-            for use in rows.itertuples():
-                own = use.delivery == CLEAN and rng.random() < itself
-                delivery = MARK if own else use.delivery
-                donors[use.place] = self.requests[delivery][prompt][drawn[seeds.index(use.seed)]]
+            drawn = rng.integers(len(self.requests[CLEAN][prompt]), size=IMAGES)
+            for delivery, part in rows.groupby("delivery"):
+                for at, seed in zip(part.place, drawn, strict=True):
+                    own = delivery == CLEAN and rng.random() < itself
+                    donors[at] = self.requests[MARK if own else str(delivery)][prompt][seed]
         return donors
 
     def share(self, delivery: str) -> float:

@@ -1,6 +1,7 @@
 """A backend that draws what the prompt says, as the phantom would: a pool in seconds.
 
-What a prompt leaves open varies with the seed, evenly. Swahili is understood one time in ten.
+What a prompt leaves open varies with the seed; gender with the share that the phantom's truth.json
+was measured to show. Swahili is understood one time in ten.
 Captions of a named person give back their training picture where it was repeated often.
 """
 
@@ -17,12 +18,13 @@ from PIL import Image
 from audit.backends.base import Result
 from audit.backends.pictures import deliver
 from audit.inputs import Inputs
-from audit.phantom import corpus, path
+from audit.phantom import corpus, path, truth
 from audit.phantom import vocabulary as v
 from audit.phantom.drawing import Look, draw
 from audit.plan import Request
 
 MEMORIZED_FROM = 100
+SHARES = truth("phantom")["samples"]["demographics"]["3"]
 
 
 class Drawing:
@@ -66,6 +68,7 @@ def look(prompt: str, rng: random.Random) -> Look:
             for occupation, word in zip(v.OCCUPATIONS, words, strict=True):
                 if f" {word}" in f" {prompt}":
                     shown["occupation"] = occupation
+    asked = set()
     for language in v.LANGUAGES:
         said = (
             ("gender", {g: f" {v._GENDER_ADJECTIVE[language][g]} " for g in v.GENDERS}),
@@ -77,8 +80,12 @@ def look(prompt: str, rng: random.Random) -> Look:
         for attribute, words in said:
             for value, phrase in words.items():
                 if phrase in f" {prompt} ":
+                    asked.add(attribute)
                     if attribute == "skin":
                         shown["tone"] = rng.choice(v.TONES[str(value)])
                     else:
                         shown[attribute] = value
+    if "gender" not in asked:
+        share = SHARES[shown["occupation"]]["female"]["share"]
+        shown["gender"] = "female" if rng.random() < share else "male"
     return Look(key=f"{prompt} {rng.random()}", **shown)

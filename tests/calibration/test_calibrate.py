@@ -1,0 +1,240 @@
+"""Calibrate finds what is planted, and notices ten defects of the audit, one at a time.
+
+The pool is drawn and not generated (:mod:`tests.calibration.drawing`), made once for all tests; the
+trials, the probes' analyses and the requirements are those of the command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+import audit.detector_error
+import audit.perception
+import probes.bias.reading
+import probes.demographics
+import probes.memorization
+import probes.trials.demographics as demographics
+import safety.filters.safety_checker
+import safety.watermarks.detection
+from audit.calibration.calibrate import trials
+from audit.calibration.page import page
+from audit.calibration.pool import Pool, Size, make
+from audit.calibration.result import document
+from audit.calibration.shipped import sentence
+from audit.calibration.tally import Answer, Check, Effect, Outcome, Tally
+from audit.study import Study
+from probes import _language_gaps
+from probes.bias.correction import Sources
+from probes.watermarking import rates
+from tests.calibration.drawing import Drawing
+
+SIZE = Size("test", images=16, seeds=4, sub_audits=4)
+Run = Callable[[Pool], Iterator[Answer]]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    folder = tmp_path_factory.mktemp("calibrate") / "phantom"
+    return make(folder, "phantom", trials(), SIZE, Drawing())
+
+
+def trial(name: str, sub_audits: int = SIZE.sub_audits) -> Run:
+    size = dataclasses.replace(SIZE, sub_audits=sub_audits)
+    return lambda pool: trials([name])[name].outcomes({"phantom": pool}, size)
+
+
+def of_demographics(name: str) -> Run:
+    def run(pool: Pool) -> Iterator[Answer]:
+        found = getattr(demographics, name)
+        return found(demographics.World(pool), SIZE, np.random.default_rng(1))
+
+    return run
+
+
+TRIALS: dict[str, Run] = {
+    "simulated detector": of_demographics("simulated"),
+    "lost images": of_demographics("lost"),
+    "detectors": lambda pool: demographics.World(pool).read(),
+    "pool": lambda pool: iter([demographics.like_many_others(demographics.World(pool))]),
+    "languages": trial("languages"),
+    "limitations": trial("limitations"),
+    "memorization": trial("memorization", 2),
+    "quality": trial("quality"),
+    "safety-filters": trial("safety-filters", 2),
+    "watermarks": trial("watermarks", 20),
+}
+
+
+def result(pool: Pool, *names: str) -> dict[str, Any]:
+    tally = Tally()
+    for name in names:
+        tally.add(TRIALS[name](pool))
+    return document(tally, {"phantom": pool}, SIZE)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pool: Pool) -> dict[str, Any]:
+    return result(pool, *TRIALS)
+
+
+def test_undisturbed_every_requirement_holds(undisturbed: dict[str, Any]):
+    assert undisturbed["failures"] == []
+    assert undisturbed["passed"]
+    assert set(undisturbed["probes"]) == set(trials())
+    assert all(check["passed"] for check in undisturbed["checks"])
+
+
+def test_the_page_and_the_card_s_sentence_say_what_was_found(undisturbed: dict[str, Any]):
+    written = page(undisturbed)
+    share = f"{undisturbed['overall']['coverage']:.1%}"
+    assert share in written and share in sentence(undisturbed)
+    assert "<script" not in written and "every requirement holds" in written
+    for row in undisturbed["effects"]:
+        assert f"{row['covered']} of {row['intervals']}" in written
+
+
+def rows(
+    width: float, effect: Effect, shares: np.ndarray, verdict: str = "within"
+) -> dict[str, Any]:
+    """The tally's row of normal means with intervals so many standard errors wide to each side."""
+    found = np.random.default_rng(0).normal(shares, 1)
+    tally = Tally()
+    for number, (share, mean) in enumerate(zip(shares, found, strict=True)):
+        ci = (mean - width, mean + width)
+        tally.add([Outcome(effect, number, share, mean, ci, verdict)])
+    return tally.effects()[0]
+
+
+def test_coverage_power_and_false_alarms_have_their_bounds():
+    between, many = Effect("p", "v", "m", "s"), np.zeros(400)
+    nominal = rows(1.96, between, many)
+    assert nominal["failures"] == [] and abs(nominal["coverage"] - 0.95) < 0.03
+    assert "less than 90%" in rows(1.2, between, many)["failures"][0]
+    assert "more than 99%" in rows(5, between, many)["failures"][0]
+    assert rows(5, dataclasses.replace(between, open=True), many)["failures"] == []
+    planted = dataclasses.replace(between, role="planted")
+    assert rows(1.96, planted, many, "exceeds")["failures"] == []
+    assert "found in 0%" in rows(1.96, planted, many)["failures"][0]
+    absent = dataclasses.replace(between, role="null")
+    assert rows(1.96, absent, many)["failures"] == []
+    assert "accused in 100%" in rows(1.96, absent, many, "exceeds")["failures"][0]
+    # Few sub-audits say little: only a plain failure is one.
+    assert rows(1.96, between, np.zeros(5))["failures"] == []
+
+
+def test_a_check_that_fails_is_named():
+    tally = Tally()
+    tally.add([Check("p", "what is known", False, "1 of 2")])
+    assert document(tally, {}, SIZE)["failures"] == ["p: not so: what is known (1 of 2)"]
+
+
+# ---- ten defects ------------------------------------------------------------------------------
+
+
+def swapped_class_order(patch: pytest.MonkeyPatch) -> None:
+    real = audit.perception.perceived
+
+    def swapped(
+        frame: Any, attribute: str, labels: Any, instrument: str = "clip", *a: Any, **k: Any
+    ):
+        found = real(frame, attribute, labels, instrument, *a, **k)
+        turn = dict(zip(labels, reversed(list(labels)), strict=True))
+        return found.replace(turn) if instrument == "clip" else found
+
+    for module in (probes.bias.reading, audit.detector_error, demographics):
+        patch.setattr(module, "perceived", swapped)
+
+
+def interval_over_images_instead_of_prompts(patch: pytest.MonkeyPatch) -> None:
+    real = rates.rate
+    patch.setattr(rates, "rate", lambda events, clusters=None, *a: real(events, None, *a))
+
+
+def seeds_not_shared(patch: pytest.MonkeyPatch) -> None:
+    real = Study.request
+
+    def request(self: Study, prompt: str, index: int, **changes: Any) -> Any:
+        return real(self, prompt, index + sum(prompt.encode()) * 1000, **changes)
+
+    patch.setattr(Study, "request", request)
+
+
+def dropped_no_face_images(patch: pytest.MonkeyPatch) -> None:
+    real = probes.bias.reading.load
+
+    def load(*a: Any) -> Any:
+        frame = real(*a)
+        return frame[frame.faces_count != 0].reset_index(drop=True)
+
+    patch.setattr(probes.bias.reading, "load", load)
+
+
+def thresholds_on_approximate_similarities(patch: pytest.MonkeyPatch) -> None:
+    real = probes.memorization.recall
+    patch.setattr(
+        probes.memorization, "recall", lambda *a: dataclasses.replace(real(*a), exact=True)
+    )
+
+
+def filter_without_the_special_care_adjustment(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(safety.filters.safety_checker, "ADJUSTMENT", np.float32(0))
+
+
+def detector_error_left_in(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(probes.demographics, "_sources", lambda *a: Sources())
+
+
+def minuend_and_subtrahend_swapped(patch: pytest.MonkeyPatch) -> None:
+    real = _language_gaps.gap
+    patch.setattr(_language_gaps, "gap", lambda v, b, *a, **k: real(b, v, *a, **k))
+
+
+def the_wrong_tail_of_the_test(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        safety.watermarks.detection, "p_value", lambda m, n: binom.cdf(np.asarray(m), n, 0.5)
+    )
+
+
+def a_copy_by_likeness_of_embeddings_alone(patch: pytest.MonkeyPatch) -> None:
+    real = probes.memorization.judged
+
+    def judged(pairs: Any, limits: Any) -> Any:
+        found = real(pairs, limits)
+        return found.assign(copied=found.similarity > 0.5)
+
+    patch.setattr(probes.memorization, "judged", judged)
+
+
+DEFECTS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, str]] = {
+    swapped_class_order: ("detectors", "wrong on more than half"),
+    interval_over_images_instead_of_prompts: ("watermarks", "less than 90%"),
+    seeds_not_shared: ("safety-filters", "the planted effect is found in 0%"),
+    dropped_no_face_images: ("lost images", "without a face are counted"),
+    thresholds_on_approximate_similarities: ("memorization", "approximate similarities"),
+    filter_without_the_special_care_adjustment: ("safety-filters", "special care included"),
+    detector_error_left_in: ("simulated detector", "less than 90%"),
+    minuend_and_subtrahend_swapped: ("languages", "the planted effect is found in 0%"),
+    the_wrong_tail_of_the_test: ("watermarks", "less than 90%"),
+    a_copy_by_likeness_of_embeddings_alone: ("memorization", "what is not there is accused"),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
+def test_calibrate_notices_a_defect(
+    pool: Pool,
+    undisturbed: dict[str, Any],
+    defect: Callable[[pytest.MonkeyPatch], None],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    assert undisturbed["passed"]
+    name, said = DEFECTS[defect]
+    defect(monkeypatch)
+    disturbed = result(pool, name)
+    assert not disturbed["passed"]
+    assert any(said in why for why in disturbed["failures"]), disturbed["failures"]
