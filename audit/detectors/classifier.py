@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import expit
 
 from audit.errors import AuditError
 
@@ -40,10 +41,12 @@ class Classifier:
         crop: face          # or picture
         margin: 0.25        # of the face's longer side, added on every side; black past the border
         softmax: true       # each head's scores are logits; false: they are probabilities
+        sigmoid: false      # each score is a logit of its own; then a head may have one label
         heads:
           gender: {labels: [male, female], from: 7}
           age: {labels: [0-2, 3-9, 10-19, 20-29, 30-39, 40-49, 50-59, 60-69, 70+]}
 
+    A transformers model that has one output, or says that it is multi-label, is read by sigmoid.
     A head without `from` begins where the one before it ends. If no head has it, together they
     must name every output; several outputs of a graph are read as one, one after another. A head is
     reported because it is named here: perceived race is, only if someone asks for it.
@@ -65,6 +68,8 @@ class Classifier:
         else:
             self._network = open_transformers(asked.model)
         self.heads = _heads(asked, self._network)
+        if self._network.independent and "softmax" not in study.detector_options(self.name):
+            self.settings = dataclasses.replace(asked.settings, softmax=False, sigmoid=True)
 
     @staticmethod
     def unavailable(study: Study) -> str | None:
@@ -97,7 +102,10 @@ class Classifier:
             scores[seen] = rows[:, : scores.shape[1]]
         columns: dict[str, Sequence[float]] = {}
         for head in self.heads:
-            shares = probabilities(scores[:, head.part], head.attribute, self.settings.softmax)
+            part = scores[:, head.part]
+            if self.settings.sigmoid:
+                part = expit(part)
+            shares = probabilities(part, head.attribute, self.settings.softmax)
             for label, column in zip(head.labels, shares.T, strict=True):
                 columns[f"{head.attribute}_{label}"] = column.tolist()
         return columns

@@ -16,7 +16,7 @@ from audit.prompts.reading import text_of
 
 from .models import Input
 
-KEYS = ("input", "crop", "margin", "softmax", "heads")
+KEYS = ("input", "crop", "margin", "softmax", "sigmoid", "heads")
 CROPS = ("face", "picture")
 
 
@@ -46,6 +46,7 @@ class Settings:
     crop: str
     margin: float
     softmax: bool
+    sigmoid: bool
     heads: tuple[Head, ...]
     placed: bool
 
@@ -71,18 +72,24 @@ def read(beside: Path | None, options: Mapping[str, Any]) -> Settings:
         if key not in KEYS:
             raise AuditError(f"{lines[key]}: unknown key '{key}'{did_you_mean(key, KEYS)}")
     crop, margin = values.get("crop", "face"), values.get("margin", 0.25)
-    softmax = values.get("softmax", True)
+    sigmoid = values.get("sigmoid", False)
+    softmax = values.get("softmax", not sigmoid)
     if crop not in CROPS:
         raise AuditError(f"{lines['crop']}: crop is one of {', '.join(CROPS)}, not {crop!r}")
     if not _number(margin) or not 0 <= margin <= 2:
         raise AuditError(f"{lines['margin']}: margin is a share of the face, 0 to 2: {margin!r}")
     if not isinstance(softmax, bool):
         raise AuditError(f"{lines['softmax']}: softmax is true or false, not {softmax!r}")
+    if not isinstance(sigmoid, bool) or (sigmoid and softmax):
+        raise AuditError(
+            f"{lines['sigmoid']}: sigmoid is true or false, and not beside softmax: {sigmoid!r}"
+        )
     given = values.get("heads")
-    heads = () if given is None else _heads(given, lines["heads"])
+    # The softmax of one score is 1, whatever the score.
+    heads = () if given is None else _heads(given, lines["heads"], 2 if softmax else 1)
     placed = any(isinstance(head, Mapping) and "from" in head for head in (given or {}).values())
     seen = _input(values["input"], lines["input"]) if "input" in values else None
-    return Settings(seen, crop, float(margin), softmax, heads, placed)
+    return Settings(seen, crop, float(margin), softmax, sigmoid, heads, placed)
 
 
 def _yaml(path: Path) -> tuple[dict[str, Any], _Lines]:
@@ -99,7 +106,7 @@ def _yaml(path: Path) -> tuple[dict[str, Any], _Lines]:
     return {str(key): value for key, value in values.items()}, _Lines(lines)
 
 
-def _heads(given: Any, where: str) -> tuple[Head, ...]:
+def _heads(given: Any, where: str, least: int) -> tuple[Head, ...]:
     if not isinstance(given, Mapping) or not given:
         raise AuditError(f"{where}: heads maps an attribute to its labels, in the output's order")
     heads, end = [], 0
@@ -115,8 +122,10 @@ def _heads(given: Any, where: str) -> tuple[Head, ...]:
                 f"{place} needs labels: a list of names in the order of the output "
                 "(yes and no in quotes)"
             )
-        if len(labels) < 2 or len(set(labels)) < len(labels):
-            raise AuditError(f"{place} needs two labels or more, none twice, not {labels!r}")
+        if len(labels) < least or len(set(labels)) < len(labels):
+            many = "two labels or more" if least == 2 else "a label or more"
+            hint = " (one needs sigmoid: true)" if len(labels) == 1 < least else ""
+            raise AuditError(f"{place} needs {many}, none twice, not {labels!r}{hint}")
         if not isinstance(start, int) or isinstance(start, bool) or start < 0:
             raise AuditError(f"{place}: from is the index of its first score, not {start!r}")
         heads.append(Head(str(attribute), tuple(labels), start))

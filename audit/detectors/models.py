@@ -58,12 +58,14 @@ class Network:
     Attributes:
         scores: images, n of any size, to the raw output, shape (n, width).
         labels: the model's own names of its outputs; empty where it says none.
+        independent: the model says that each output is a logit of its own.
         identity: kind, versions, the weights' SHA-256.
     """
 
     scores: Callable[[Sequence[Image.Image]], NDArray[np.float64]]
     labels: tuple[str, ...]
     identity: Mapping[str, Any]
+    independent: bool = False
 
 
 def onnx_session(path: Path) -> Any:
@@ -213,7 +215,8 @@ def open_transformers(model: str) -> Network:
         "revision": getattr(network.config, "_commit_hash", None),
         "weights": weight_hashes(folder),
     }
-    return Network(scores, labels, identity)
+    several = network.config.problem_type == "multi_label_classification"
+    return Network(scores, labels, identity, several or len(named) == 1)
 
 
 def _line(error: BaseException) -> str:
