@@ -23,6 +23,7 @@ from .findings import Finding
 from .generation import COMPACT_AT_END, generate, progress
 from .inputs import Inputs
 from .plan import Placed, Request, Use, limited, place
+from .reopened import keep_suite
 from .spec import Spec
 from .store import SCHEMA_VERSION, Run, column_safe
 from .study import Probe, Study, detectors_of
@@ -193,6 +194,7 @@ def _identify(store: Run, study: Study, backend: Backend, command: str) -> None:
             info["design"] = before["design"]
             rounds.check_declared(study, before["design"]["looks"], store.path)
     store.write_json("run.json", json.loads(json.dumps(info)))
+    keep_suite(store, study.suite)
 
 
 def _write_plan(store: Run, uses: Mapping[str, list[Use]], batch_size: int) -> list[Placed]:
@@ -355,25 +357,38 @@ def _detect_part(
 
 def analyse(store: Run, study: Study, probes: Mapping[str, Probe]) -> list[Finding]:
     """Findings of every probe from the raw scores; replaces what an earlier analysis said."""
-    from .gates import evaluate
-
     findings: list[Finding] = []
     for name, probe in probes.items():
         analysis: Analysis = probe.analyse(store, rounds.study_of(study, probe))
         findings += analysis.findings
         for table_name, frame in analysis.tables.items():
             store.write_table(f"tables/{column_safe(name)}.{table_name}", frame)
+    findings = with_provenance(store, findings)
+    write_findings(store, study, findings, probes)
+    return findings
+
+
+def with_provenance(store: Run, findings: Iterable[Finding]) -> list[Finding]:
+    """Findings that say where their images come from."""
     provenance = store.info["backend"].get("provenance", "")
-    findings = [dataclasses.replace(finding, provenance=provenance) for finding in findings]
+    return [dataclasses.replace(finding, provenance=provenance) for finding in findings]
+
+
+def write_findings(
+    store: Run, study: Study, findings: list[Finding], probes: Iterable[str]
+) -> None:
+    """Put the findings of `probes` in the place of their earlier ones; evaluate the gates."""
+    from .gates import evaluate
+
+    done = set(probes)
     others = [
         Finding.from_dict(row)
         for row in store.read_json("findings.json", [])
-        if row["probe"] not in probes
+        if row["probe"] not in done
     ]
     rows = [finding.as_dict() for finding in others + findings]
     store.write_json("findings.json", rows)
     store.write_json("gates.json", evaluate(study.spec.gates, others + findings))
-    return findings
 
 
 def summary(store: Run) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
@@ -42,7 +43,7 @@ from .bias import cells, insertions, prompts, reading, totals, traits, wording
 from .bias import shares as share_findings
 from .bias.correction import Shares, Sources, shares
 from .bias.instruments import agreement
-from .bias.settings import Attribute, Settings, path_of, settings
+from .bias.settings import Attribute, Settings, path_of, section_of, settings
 from .bias.verdicts import judge_shares
 
 
@@ -105,6 +106,15 @@ class Demographics:
         findings += insertions.insertions(frame, said, read, asked)
         drawn = {"shares": pd.concat(tables, ignore_index=True)} if tables else {}
         return Analysis(findings, drawn | ({} if by_subject.empty else {"cells": by_subject}))
+
+    def files(self, study: Study) -> list[Path]:
+        """The files that the analysis reads beside the run: the settings may be another's."""
+        section = section_of(study)
+        named = [section.get("labels"), section.get("detector_error")]
+        for key in ("reference", "amplification"):
+            value = str(section.get(key) or "")
+            named.append(value if value.endswith(".csv") else None)
+        return [path_of(name) for name in named if name]
 
     def open_prompts(self, run: Run, study: Study) -> set[str]:
         """The base prompts with a share that has no verdict yet: they need more images.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -36,10 +35,11 @@ def detector_error(run_folder: Path, truth: str, out: Path, probe: str, as_json:
     from audit.detector_error import DetectorError, measure
     from audit.evidence import table
     from audit.label_files import read_labels
+    from audit.reopened import suite_of
     from audit.store import Run
 
     run = Run.open(run_folder)
-    suite = _suite(run)
+    suite = suite_of(run, outside=True)
     frame = table(run, probe)
     if frame.empty:
         raise AuditError(f"{run_folder} holds no images of the probe {probe}")
@@ -63,18 +63,6 @@ def detector_error(run_folder: Path, truth: str, out: Path, probe: str, as_json:
         for instrument, confusion in found.items():
             _say(attribute, instrument, confusion)
     click.echo(f"written: {out}")
-
-
-def _suite(run: Run) -> Suite:
-    from audit import suites
-    from audit.engine import suite_of_images
-    from audit.spec import Spec
-
-    known = {field.name for field in dataclasses.fields(Spec)}
-    spec = Spec(**{k: v for k, v in run.info["spec"].items() if k in known})
-    if spec.suite is None and spec.model.startswith("images:"):
-        return suite_of_images(spec)
-    return suites.load(spec.suite or str(run.info["suite"]))
 
 
 def _about(run: Run, suite: Suite, truth: str, source: Labels | str) -> dict[str, Any]:

@@ -154,11 +154,11 @@ ARMS = ("base", "wording", "identity")
 """Prompts whose share is measured; other wordings of the same subject; identities inserted."""
 
 
-def settings(study: Study) -> Settings:
-    """Read and check what is said to the probe.
+def section_of(study: Study) -> dict[str, Any]:
+    """The suite's section with the spec's options over it.
 
     Raises:
-        AuditError: a key, attribute or reference is unknown, or a value is none that fits.
+        AuditError: a key is unknown, or a value is none that fits.
     """
     suite = dict(study.suite.section("demographics"))
     options = dict(study.options("demographics"))
@@ -174,6 +174,16 @@ def settings(study: Study) -> Settings:
                 )
     section = {**suite, **options}
     _check(section)
+    return section
+
+
+def settings(study: Study) -> Settings:
+    """Read and check what is said to the probe.
+
+    Raises:
+        AuditError: a key, attribute or reference is unknown, or a value is none that fits.
+    """
+    section = section_of(study)
     named = section.get("reference")
     uniform = named == "uniform"
     declared = study.suite.section("attributes")
