@@ -219,8 +219,14 @@ def card(
     type=click.Path(path_type=Path),
     help="A public Ed25519 key whose signature RUN must have; may be given several times.",
 )
-def verify(run_folder: Path, keys: tuple[Path, ...]) -> None:
-    """Check every file of RUN against the journal, its name, the other tables and signatures."""
+@click.option("--recompute", is_flag=True, help="Analyse again: do the findings follow?")
+@click.option("--read-files", is_flag=True, help="For that, read the files that the spec names.")
+def verify(run_folder: Path, keys: tuple[Path, ...], recompute: bool, read_files: bool) -> None:
+    """Check every file of RUN against the journal, its name, the other tables and signatures.
+
+    With --recompute the probes analyse the raw scores again, and every finding, table and gate must
+    come out as it stands. Nothing is generated, and no model is loaded.
+    """
     from . import signing
     from .store import Run
     from .verify import problems
@@ -230,11 +236,15 @@ def verify(run_folder: Path, keys: tuple[Path, ...]) -> None:
     found, checked = problems(run)
     for public in publics:
         found += signing.problems(run, public)
+    if recompute:
+        from . import recheck
+
+        found += recheck.problems(run, read_files=read_files)
     for line in found:
         click.echo(line, err=True)
     if found:
         raise Incomplete(f"{len(found)} things do not hold, of {checked} files")
-    click.echo(f"{checked} files hold")
+    click.echo(f"{checked} files hold" + (", and the findings follow" if recompute else ""))
     for signature in signing.signatures(run) if not keys else ():
         click.echo(f"signed by the key {signature.keyid[:16]}…, not checked: name it with --key")
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
-from audit import engine, signing
+from audit import engine, recheck, signing
 from audit.commands.sign import sign
 from audit.errors import AuditError
 from audit.journal import DROPPED, Journal
@@ -264,3 +264,39 @@ def test_openssh_keys_are_read_too(run: Run, tmp_path: Path):
     )
     signing.sign(run, signing.private_key(private))
     assert signing.problems(run, signing.public_key(public)) == []
+
+
+def test_findings_that_do_not_follow_from_the_raw_scores_are_named(run: Run):
+    assert recheck.problems(run) == []
+    findings = run.read_json("findings.json")
+    place = next(i for i, row in enumerate(findings) if row["estimate"] is not None)
+    name = findings[place]["id"]
+    findings[place]["estimate"] += 0.01
+    run.write_json("findings.json", findings)
+    [line] = recheck.problems(run)
+    assert line.startswith(f"findings.json: {name}: estimate ")
+    run.write_json("findings.json", findings[:place] + findings[place + 1 :])
+    assert recheck.problems(run) == [f"findings.json: {name} is missing"]
+    run.write_json("findings.json", [*findings, {**findings[place], "id": "made.up"}])
+    assert "findings.json: made.up does not come out of the raw scores" in recheck.problems(run)
+
+
+def test_a_changed_raw_score_shows_in_the_findings(run: Run):
+    def other(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(gender_female=frame.gender_male, gender_male=frame.gender_female)
+
+    rewrite(run, "detections/clip/*", other)
+    assert problems(run)[0] == []
+    assert recheck.problems(run)
+
+
+def test_a_table_and_a_gate_must_follow_too(run: Run):
+    table = next(run.path.glob("tables/*.parquet"))
+    name = f"tables/{table.stem}"
+    frame = run.read_table(name)
+    run.write_table(name, frame[:-1])
+    run.write_json("gates.json", [{"gate": "made up"}])
+    assert recheck.problems(run) == [
+        f"{name}.parquet: another table comes out of the raw scores",
+        "gates.json: the gates come out otherwise",
+    ]
