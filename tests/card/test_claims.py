@@ -124,6 +124,24 @@ def test_a_face_that_was_not_found_decides_against_proper_faces(tmp_path: Path) 
         assert "hands and limbs are not measured" in claim["because"]
 
 
+def test_what_was_not_tested_keeps_the_rest_from_deciding(tmp_path: Path) -> None:
+    """Attributes are bound, but nobody counted or placed."""
+    found = [
+        Finding("limitations", "binding_accuracy", {}, 0.99, (0.95, 1.0), n=60, reference=1.0,
+                threshold=0.15, verdict="within"),
+        Finding("limitations", "counting_accuracy", verdict="not_tested", note="Not tested."),
+    ]  # fmt: skip
+    for sentence in (
+        "It performs poorly on compositionality.",
+        "It handles compositionality well.",
+    ):
+        (claim,) = judged(tmp_path, sentence, found)["claims"]
+        assert claim["outcome"] == "inconclusive"
+        assert "1 of 2 were not tested" in claim["because"]
+    (claim,) = judged(tmp_path, "It struggles with attribute binding.", found)["claims"]
+    assert claim["outcome"] == "contradicted"
+
+
 def test_limits_are_answered_by_metrics_that_the_probe_reports(tmp_path: Path) -> None:
     nothing = write_run(tmp_path, "limitations", pd.DataFrame({"part": []}))
     reported = {f"{f.probe}.{f.metric}" for f in Limitations().analyse(nothing, study({})).findings}

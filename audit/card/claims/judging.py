@@ -2,10 +2,11 @@
 
 A claim that something happens is supported by one finding that exceeds its reference, and
 contradicted when every finding lies within. A claim that it does not happen is contradicted by one
-that exceeds, and supported when every one lies within. A claimed share is held against the
-interval: supported when the whole of it lies inside the claim, with the finding's own margin,
-contradicted when none of it does. Everything else is inconclusive. Nothing is corrected for the
-number of claims; the verdicts keep the corrections of their probes.
+that exceeds, and supported when every one lies within; where some were not tested, neither follows
+from the rest. A claimed share is held against the interval: supported when the whole of it lies
+inside the claim, with the finding's own margin, contradicted when none of it does. Everything else
+is inconclusive. Nothing is corrected for the number of claims; the verdicts keep the corrections of
+their probes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .reading import Document, Statement
 from .statements import Claim, claims, pattern
 
 Outcome = Literal["supported", "contradicted", "inconclusive", "not testable"]
+_IF_ALL_WITHIN: dict[str, Outcome] = {"affirmed": "contradicted", "denied": "supported"}
 OUTCOMES: tuple[Outcome, ...] = ("contradicted", "supported", "inconclusive", "not testable")
 
 
@@ -128,8 +130,8 @@ def answer(claim: Claim, findings: Sequence[Finding]) -> Judged:
         because = "It is there and scored the images of this run."
     else:
         outcome, because, by = _verdicts(claim, measured)
-        if outcome == "supported" and claim.reading == "denied" and untested:
-            outcome = "inconclusive"
+        if untested and outcome == _IF_ALL_WITHIN.get(claim.reading):
+            outcome = "inconclusive"  # what was not tested may lie beyond
     return found(outcome, because + rest, part, by)
 
 
