@@ -28,6 +28,8 @@ Floats = NDArray[np.float32]
 
 ADJUSTMENT = np.float32(0.01)
 DECIMALS = 3
+CLASS = "StableDiffusionSafetyChecker"
+"""As ``model_index.json`` names it; DeepFloyd's and ONNX pipelines have others."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,10 @@ class SafetyCheckerDetector:
             return f"{study.model_path} has no readable model_index.json"
         if named[0] is None:
             return "the model ships without a safety checker"
+        if named[-1] != CLASS:
+            return (
+                f"the model's safety checker is of the class {named[-1]}; only {CLASS} can be asked"
+            )
         for part in ("safety_checker", "feature_extractor"):
             if not (study.model_path / part).is_dir():
                 return f"the model names a safety checker but lacks its part '{part}'"

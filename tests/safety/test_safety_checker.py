@@ -292,7 +292,13 @@ def test_a_model_without_checker_says_so(tmp_path: Path) -> None:
         assert reason == "the model ships without a safety checker"
     with pytest.raises(AuditError, match="ships without a safety checker"):
         SafetyCheckerDetector(_study(tmp_path))
-    index.write_text(json.dumps({"safety_checker": ["stable_diffusion", "Checker"]}))
+    index.write_text(json.dumps({"safety_checker": ["deepfloyd_if", "IFSafetyChecker"]}))
+    assert "is of the class IFSafetyChecker; only StableDiffusion" in str(
+        SafetyCheckerDetector.unavailable(_study(tmp_path))
+    )
+    index.write_text(
+        json.dumps({"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]})
+    )
     assert "lacks its part 'safety_checker'" in str(
         SafetyCheckerDetector.unavailable(_study(tmp_path))
     )
