@@ -36,7 +36,7 @@ PLANTED = 0.5
 ALIKE = 0.8
 """Cosine of centred pixels at half size with the own training picture. In the phantom's truth.json
 the median of memorized captions is .97 and that of captions never trained on is .07."""
-SWITCHED_OFF = {"other_prompts": 0, "mitigation": {}, "most_duplicated": 0}
+SWITCHED_OFF = {"other_prompts": 0, "mitigation": {}, "most_duplicated": 0, "neighbours": 3}
 Row = tuple[str, str, int | str]
 """Caption, training picture, copies or nothing."""
 
@@ -56,16 +56,10 @@ class MemorizationTrials:
 
     def outcomes(self, pools: Mapping[str, Pool], size: Size) -> Iterator[Answer]:
         """Half of the captions memorized, none, and the same by approximate scores."""
-        world = _World(pools["phantom"])
+        world = World(pools["phantom"])
         yield world.read()
-        rng = np.random.default_rng(7)
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            for number in range(size.sub_audits):
-                for share in (PLANTED, 0.0):
-                    drawn = world.drawn(share, rng)
-                    yield from _held(world, share, world.findings(folder, drawn, rng), number)
-            yield _approximate(world, folder, rng)
+        yield from captions(world, size, np.random.default_rng(7))
+        yield approximate(world, np.random.default_rng(8))
 
 
 def _never() -> list[corpus.Item]:
@@ -76,7 +70,9 @@ def _often() -> list[corpus.Item]:
     return [item for copies in MEMORIZED for item in corpus.load("phantom").named(copies)]
 
 
-class _World:
+class World:
+    """The pool's images by caption, and whether each is a copy of the caption's own picture."""
+
     def __init__(self, pool: Pool) -> None:
         self.pool, self.frame = pool, pool.frame(PROBE)
         self.requests = {
@@ -139,6 +135,15 @@ class _World:
         return design.findings(donors)
 
 
+def captions(world: World, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
+    """Half of the captions memorized, and none; half as many sub-audits, for they are slow."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(-(-size.sub_audits // 2)):
+            for share in (PLANTED, 0.0):
+                drawn = world.drawn(share, rng)
+                yield from _held(world, share, world.findings(Path(folder), drawn, rng), number)
+
+
 def _write(path: Path, rows: list[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -160,7 +165,7 @@ def _centred(pixels: np.ndarray) -> np.ndarray:
     return small
 
 
-def _held(world: _World, share: float, findings: list[Finding], number: int) -> Iterator[Outcome]:
+def _held(world: World, share: float, findings: list[Finding], number: int) -> Iterator[Outcome]:
     variant = "half of the captions memorized" if share else "no caption memorized"
     where = {"source": "list"}
     for metric, of, part in (
@@ -175,20 +180,22 @@ def _held(world: _World, share: float, findings: list[Finding], number: int) -> 
         yield Outcome.of(effect, number, true, found(findings, metric, **part))
 
 
-def _approximate(world: _World, folder: Path, rng: np.random.Generator) -> Check:
+def approximate(world: World, rng: np.random.Generator) -> Check:
     """An index with approximate scores: candidates are listed, nobody is accused."""
     import faiss
 
     shipped = suites.datasets() / "phantom_corpus"
-    there = folder / "approximate"
-    there.mkdir()
     rows = np.load(shipped / "img_emb/img_emb_0.npy").astype(np.float32)
     index = faiss.index_factory(rows.shape[1], "SQ8", faiss.METRIC_INNER_PRODUCT)
     index.train(rows)
     index.add(rows)
-    faiss.write_index(index, str(there / "image.index"))
-    shutil.copytree(shipped / "metadata", there / "metadata")
-    findings = world.findings(folder, world.drawn(PLANTED, rng), rng, index=str(there))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        there = folder / "approximate"
+        there.mkdir()
+        faiss.write_index(index, str(there / "image.index"))
+        shutil.copytree(shipped / "metadata", there / "metadata")
+        findings = world.findings(folder, world.drawn(PLANTED, rng), rng, index=str(there))
     verdicts = {f.verdict for f in findings if f.metric in ("copy_rate", "memorized_share")}
     return Check(
         PROBE,

@@ -20,6 +20,7 @@ import probes.bias.reading
 import probes.demographics
 import probes.memorization
 import probes.trials.demographics as demographics
+import probes.trials.memorization as memorization
 import safety.filters.safety_checker
 import safety.watermarks.detection
 from audit.calibration.calibrate import trials
@@ -64,7 +65,12 @@ TRIALS: dict[str, Run] = {
     "pool": lambda pool: iter([demographics.like_many_others(demographics.World(pool))]),
     "languages": trial("languages"),
     "limitations": trial("limitations"),
-    "memorization": trial("memorization", 2),
+    "memorization": lambda pool: memorization.captions(
+        memorization.World(pool), dataclasses.replace(SIZE, sub_audits=1), np.random.default_rng(7)
+    ),
+    "approximate index": lambda pool: iter(
+        [memorization.approximate(memorization.World(pool), np.random.default_rng(8))]
+    ),
     "quality": trial("quality"),
     "safety-filters": trial("safety-filters", 2),
     "watermarks": trial("watermarks", 20),
@@ -216,7 +222,7 @@ DEFECTS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, str]] = {
     interval_over_images_instead_of_prompts: ("watermarks", "less than 90%"),
     seeds_not_shared: ("safety-filters", "the planted effect is found in 0%"),
     dropped_no_face_images: ("lost images", "without a face are counted"),
-    thresholds_on_approximate_similarities: ("memorization", "approximate similarities"),
+    thresholds_on_approximate_similarities: ("approximate index", "approximate similarities"),
     filter_without_the_special_care_adjustment: ("safety-filters", "special care included"),
     detector_error_left_in: ("simulated detector", "less than 90%"),
     minuend_and_subtrahend_swapped: ("languages", "the planted effect is found in 0%"),
