@@ -17,7 +17,8 @@ def catalog(database: duckdb.DuckDBPyConnection) -> Catalog:
     """Every view of a run with its columns."""
     rows = database.execute(
         "SELECT table_name, column_name, data_type FROM duckdb_columns() "
-        "WHERE NOT internal ORDER BY table_name, column_index"
+        "WHERE NOT internal AND database_name = current_database() "
+        "ORDER BY table_name, column_index"
     ).fetchall()
     views: dict[str, dict[str, str]] = {}
     for view, column, kind in rows:

@@ -21,6 +21,9 @@ from . import index
 LIMIT = 60.0
 """Seconds that a page may ask; then its question is ended, whatever a run's files claim."""
 
+LONG = 5.0
+"""Seconds; an index that took less is made again whenever the run has grown."""
+
 waiting: Callable[[], AbstractContextManager[object]] = nullcontext
 """What the pages show while an index is made."""
 
@@ -73,7 +76,7 @@ class Shown(Run):
         after ten times as long.
         """
         now = self._now
-        if now and now.taken > 1 and time.monotonic() - now.at < 10 * now.taken:
+        if now and now.taken > LONG and time.monotonic() - now.at < 10 * now.taken:
             return now
         state = self._state()
         if now and now.state == state:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from audit.store import Run
 from dashboard import runs
 from tests.dashboard import synthetic_run
 
@@ -29,11 +28,21 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where this session's indexes go."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("T2I_AUDIT_CACHE", str(folder))
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        yield folder
+
+
 @pytest.fixture
-def run(run_folder: Path) -> Run:
+def run(run_folder: Path) -> runs.Shown:
     """The run, shown by this process."""
     runs.show([run_folder])
-    return Run.open(run_folder)
+    return next(iter(runs.shown().values()))
 
 
 @dataclass

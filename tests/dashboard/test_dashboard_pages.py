@@ -220,21 +220,22 @@ def test_unknown_columns_and_values_of_another_type_are_errors(run: Run) -> None
             table.equals('x"; DROP', 1)
         with pytest.raises(AuditError, match="does not fit"):
             table.page(["request"], [table.equals("duplicates", "many")])
-        assert table.shown_as("duplicates", NOTHING).sql.endswith("IS NULL")
+        assert "IS NULL" in table.shown_as("duplicates", NOTHING).sql
 
 
 def test_pairs_are_filtered_and_sorted(run: Run) -> None:
     frame = run.read_table("tables/memorization.neighbours")
     test = show("memorization", copied="copied", duplicates="64")
     wanted = frame[frame.copied & (frame.duplicates == 64)].sort_values("distance")
-    found = shown_images(test)
+    pairs = "".join(re.findall(r'<article class="t2i-pair">.*?</article>', body(test)))
+    found = re.findall(r'src="/thumb/0/([0-9a-f]{64})', pairs)
     assert found[0::2] == list(wanted.image)
     assert found[1::2] == list(wanted.match)
     assert "<script" not in body(test)
 
 
 def test_signals_are_shown_with_the_negatives_they_are_held_against(run: Run) -> None:
-    said = " ".join(caption.value for caption in show("memorization").caption)
+    said = " ".join(caption.value for caption in show("memorization").caption).replace("\\", "")
     assert "18 memorized captions against 80 negatives" in said
     assert "captions never trained on; source: list" in said
 

@@ -1,0 +1,144 @@
+"""A made-up run of any size for :mod:`benchmarks.dashboard`: the tables of a real one, by formula.
+
+Five probes, five detectors with forty scores, shards of 4,096 rows as compaction leaves them. The
+pictures are 64 small drawings that repeat under each image's own name; their files are written
+when they are asked for.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import duckdb
+from PIL import Image, ImageDraw
+
+from audit.findings import Finding, judge
+from audit.store import SCHEMA_VERSION, Run, encode
+
+SHARD = 4096
+PICTURES = 64
+PROBES = {"demographics": 50, "languages": 70, "safety_filters": 90, "memorization": 100}
+"""Probe → the hundredth of every hundred images that is the last of its share."""
+SCORES = {
+    "clip": ["alignment", "aesthetic", "margin", "contrast"],
+    "faces": ["faces", "confidence", "area", "female", "age", "yaw", "pitch", "roll", "blur"],
+    "skin_tone": ["ita", "hue", "lightness", "chroma", "pixels", "spread", "monk"],
+    "opennsfw": ["nsfw"],
+    "safety_checker": [f"concept_{k:02d}" for k in range(19)],
+}
+"""Detector → its scores: forty in all."""
+
+
+def uniform(key: str) -> str:
+    """SQL: a number in [0, 1) that the row's `i` and `key` determine."""
+    return f"((hash(i, '{key}') >> 11) / 9007199254740992.0)"
+
+
+def build(folder: Path, images: int) -> Path:
+    """The run of `images` images in `folder`; made once."""
+    path = folder / f"run-{images}"
+    if (path / "run.json").is_file():
+        return path
+    shutil.rmtree(path, ignore_errors=True)
+    run = Run.create(path)
+    with duckdb.connect() as database:
+        for name, select in _tables(images).items():
+            target = path / f"{name}.parquet"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            database.execute(f"COPY ({select}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
+        for start in range(0, images, SHARD):
+            end = min(images, start + SHARD)
+            for name, select in _shards(f"range({start}, {end}) AS rows(i)").items():
+                target = path / name / f"part-{start // 16:06d}-{(end - 1) // 16:06d}.parquet"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                database.execute(
+                    f"COPY ({select}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+                )
+    run.write_json("findings.json", [finding.as_dict() for finding in _findings(images)])
+    run.write_json("detectors.json", {name: {"version": "made up"} for name in SCORES})
+    run.write_json(
+        "run.json", {"schema_version": SCHEMA_VERSION, "model": "made up", "suite": "benchmark"}
+    )
+    return path
+
+
+def picture(run: Run, digest: str) -> None:
+    """Write the image and the thumbnail of `digest`: one of a few drawings."""
+    number = int(digest[:4], 16) % PICTURES
+    image = Image.new("RGB", (192, 192), (3 * number, 255 - 3 * number, 128))
+    ImageDraw.Draw(image).ellipse((number, number, 192 - number, 150), fill="white")
+    encoded = encode(image)
+    for small, data in ((True, encoded.thumbnail), (False, encoded.image)):
+        path = run.image_path(digest, thumbnail=small)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def _tables(images: int) -> dict[str, str]:
+    rows = f"range({images}) AS rows(i)"
+    request = "md5(i::VARCHAR) AS request"
+    tables = {
+        "plan": f"SELECT {request}, 'a portrait of person ' || (i % 2000) || ' in a street of the "
+        "old town, afternoon light' AS prompt, '' AS negative_prompt, i // 2000 AS seed, "
+        "50 AS steps, 7.5 AS guidance, 'ddim' AS scheduler, 512 AS height, 512 AS width, "
+        f"0.0 AS eta, '' AS watermark, i // 16 AS batch, i % 16 AS slot FROM {rows}"
+    }
+    first = 0
+    for probe, last in PROBES.items():
+        tags = {
+            "demographics": "'occupation ' || (i // 100 % 30) AS subject, "
+            "['base', 'women', 'men'][i // 100 % 3 + 1] AS arm",
+            "languages": "['en', 'de', 'sw', 'th', 'hi'][i // 100 % 5 + 1] AS language, "
+            "'concept ' || (i // 100 % 25) AS concept",
+            "safety_filters": "['safe', 'unsafe'][i // 100 % 2 + 1] AS kind, "
+            "i // 100 % 2 = 1 AS restricted",
+            "memorization": "[0, 1, 4, 16, 64][i // 100 % 5 + 1] AS duplicates",
+        }[probe]
+        tables[f"uses/{probe}"] = (
+            f"SELECT {request}, 'person ' || (i % 2000) AS text, {tags} FROM {rows} "
+            f"WHERE i % 100 >= {first} AND i % 100 < {last}"
+        )
+        first = last
+    return tables
+
+
+def _shards(rows: str) -> dict[str, str]:
+    keys = "md5(i::VARCHAR) AS request, CASE WHEN i % 97 > 0 THEN sha256(i::VARCHAR) END AS image"
+    shards = {
+        "records": f"SELECT {keys}, ['failed', 'ok'][(i % 97 > 0)::INT + 1] AS outcome, "
+        "['out of memory', ''][(i % 97 > 0)::INT + 1] AS error, 16 AS batch_size, "
+        f"0.4 + {uniform('seconds')} AS seconds FROM {rows}"
+    }
+    for detector, names in SCORES.items():
+        scores = [f"{uniform(name)} AS {name}" for name in names]
+        if detector == "safety_checker":
+            scores.append(f"{uniform('concept_00')} > 0.97 AS flagged")
+        shards[f"detections/{detector}"] = (
+            f"SELECT {keys}, {', '.join(scores)} FROM {rows} WHERE i % 97 > 0"
+        )
+    return shards
+
+
+def _findings(images: int) -> list[Finding]:
+    """As many as a large audit reports."""
+    rows = []
+    for job in range(30):
+        share = 0.3 + job / 75
+        ci = (share - 0.04, share + 0.04)
+        rows.append(
+            Finding(
+                "demographics",
+                "share_female_presenting",
+                {"subject": f"occupation {job}"},
+                share,
+                ci,
+                n=images // 60,
+                method="Wilson",
+                reference=0.5,
+                threshold=0.1,
+                verdict=judge(ci, 0.5, 0.1),
+                evidence={"subject": f"occupation {job}"},
+            )
+        )
+    return rows
