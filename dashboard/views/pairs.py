@@ -43,7 +43,12 @@ def show(database: duckdb.DuckDBPyConnection, views: queries.Catalog, index: int
     boxes = st.grid(min_column_width=150)
     where: list[str] = []
     values: list[Any] = []
-    orders = [label for label, (column, _) in ORDERS.items() if column in columns]
+    used = list(dict.fromkeys(column for column, _ in ORDERS.values() if column in columns))
+    filled = database.execute(
+        f"SELECT {', '.join(f'count({column}) > 0' for column in used)} FROM {NEIGHBOURS}"
+    ).fetchone()
+    there = dict(zip(used, filled or (), strict=True))
+    orders = [label for label, (column, _) in ORDERS.items() if there.get(column)]
     with boxes:
         order = st.selectbox("Order", orders, key="order", bind="query-params", on_change=_first)
     column, direction = ORDERS[order]
@@ -99,7 +104,9 @@ def show(database: duckdb.DuckDBPyConnection, views: queries.Catalog, index: int
 
 def _pair(index: int, row: dict[str, Any], reveal: bool) -> str:
     prompt, caption = row.get("prompt") or "", row.get("caption") or ""
-    state = '<span class="t2i-dim">not copied</span>' if row.get("copied") is False else ""
+    nearest = row.get("neighbour_caption") or ""
+    judged = row.get("distance") is not None and row.get("copied") is False
+    state = '<span class="t2i-dim">not copied</span>' if judged else ""
     if row.get("copied") or row.get("kind") == "template":
         state = parts.verdict("exceeds", "copied" if row.get("copied") else "template copied")
     figures = " · ".join(
@@ -112,16 +119,28 @@ def _pair(index: int, row: dict[str, Any], reveal: bool) -> str:
     training = parts.picture(
         index,
         row.get("match"),
-        f"training: {caption}",
+        f"training: {nearest or caption}",
         reveal=reveal,
-        instead="no image in the run",
+        instead="known by caption and address alone; nothing is fetched"
+        if row.get("nearest_url")
+        else "no image in the run",
     )
+    about = (
+        [("Prompt", prompt), ("Caption", caption)] if caption != prompt else [("Caption", caption)]
+    )
+    if nearest and nearest != caption:
+        about.append(("Nearest in the index", nearest))
+    lines = "".join(f"<p><b>{label}</b> {escape(text)}</p>" for label, text in about if text)
+    if row.get("nearest_url"):
+        # Text, never a link: what an index names is neither fetched nor one click away.
+        lines += (
+            f'<p><b>Address</b> <code class="t2i-address">{escape(row["nearest_url"])}</code></p>'
+        )
     return (
         f'<article class="t2i-pair"><div class="t2i-two"><figure><a href="{address}" '
         f'target="_self">{generated}</a><figcaption>generated</figcaption></figure>'
         f"<figure>{training}<figcaption>training</figcaption></figure></div>"
-        f"<div>{state} &nbsp;{figures}</div><p><b>Prompt</b> {escape(prompt)}</p>"
-        f"<p><b>Caption</b> {escape(caption)}</p></article>"
+        f"<div>{state} &nbsp;{figures}</div>{lines}</article>"
     )
 
 
