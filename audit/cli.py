@@ -43,6 +43,7 @@ class _Commands(click.Group):
 
 
 _ADDED = {
+    "calibrate": "Audit the phantoms many times, where every answer is known.",
     "compare": "Say what changed between two audits.",
     "detector-error": "Measure how often the instruments are wrong on a model's images.",
     "filters": "Evaluate and compare safety filters; choose thresholds.",
