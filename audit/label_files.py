@@ -120,7 +120,7 @@ def read_labels(path: Path, attributes: Mapping[str, Sequence[str]]) -> Labels:
     for name in wanted:
         given = frame[frame[name] != ""]
         majority[name] = _majority(given, key, name)
-        agreement[name] = _agreement(given, key, name)
+        agreement[name] = agreement_of(given, key, name)
     return Labels(path.name, key, majority, agreement)
 
 
@@ -133,7 +133,8 @@ def _majority(given: pd.DataFrame, key: str, attribute: str) -> pd.Series:
     return first
 
 
-def _agreement(given: pd.DataFrame, key: str, attribute: str) -> Agreement:
+def agreement_of(given: pd.DataFrame, key: str, attribute: str) -> Agreement:
+    """How far the raters of a table with `author`, `key` and `attribute` agree, a row a label."""
     raters = int(given["author"].nunique())
     if raters < 2:
         return Agreement(None, None, raters)

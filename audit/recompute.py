@@ -23,7 +23,12 @@ Rows = list[dict[str, Any]]
 
 
 def csv_of(labels: Iterable[Label], attributes: Sequence[str]) -> str:
-    """Labels that count as :func:`.label_files.read_labels` reads them: a row a rater and image."""
+    """Labels that count as :func:`.label_files.read_labels` reads them: a row a rater and image.
+
+    An attribute that nobody labelled has no column.
+    """
+    labels = list(labels)
+    given = {label.attribute for label in labels}
     table: dict[tuple[str, str], dict[str, str]] = {}
     for label in labels:
         row = table.setdefault(
@@ -32,7 +37,7 @@ def csv_of(labels: Iterable[Label], attributes: Sequence[str]) -> str:
         )
         row[label.attribute] = label.label
     text = io.StringIO()
-    names = ["image", "request", "author", *attributes]
+    names = ["image", "request", "author", *(name for name in attributes if name in given)]
     writer = csv.DictWriter(text, names, restval="", extrasaction="raise", lineterminator="\n")
     writer.writeheader()
     try:

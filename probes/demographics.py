@@ -189,7 +189,8 @@ def _sources(
 
 def _usable(given: Labels, frame: pd.DataFrame, attribute: Attribute) -> tuple[pd.Series, str]:
     true = given.of(frame, attribute.name)
-    if attribute.name in given.majority and not true.notna().any():
+    labelled = attribute.name in given.majority and not given.majority[attribute.name].empty
+    if labelled and not true.notna().any():
         raise AuditError(f"{given.name}: no label belongs to an image of this run")
     agreed = given.agreement.get(attribute.name)
     return true, given.name + (f"; {agreed}" if agreed else "")
