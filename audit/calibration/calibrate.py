@@ -32,10 +32,12 @@ def pools(
     folder: Path, asked: Mapping[str, Trials], size: Size, backend: Backend | None = None
 ) -> dict[str, Pool]:
     """The images of every model that some trial draws from."""
+    others = {name for one in asked.values() for name in one.images_of} - set(asked)
+    drawn_from = {**asked, **(trials(sorted(others)) if others else {})}
     return {
         model: make(folder / model, model, mine, size, backend)
         for model in MODELS
-        if (mine := {name: one for name, one in asked.items() if model in one.models})
+        if (mine := {name: one for name, one in drawn_from.items() if model in one.models})
     }
 
 

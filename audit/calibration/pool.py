@@ -62,6 +62,8 @@ class Trials(Protocol):
 
     models: tuple[str, ...]
     """Of :data:`MODELS`, those whose images are drawn from."""
+    images_of: tuple[str, ...]
+    """Other probes whose images of the pool are drawn too."""
     detectors: tuple[str, ...]
     """Those that read the pool for this probe; ``reader`` reads exactly."""
 

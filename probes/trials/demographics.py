@@ -61,6 +61,7 @@ class DemographicsTrials:
     """See :class:`audit.calibration.pool.Trials`."""
 
     models = ("phantom", "null")
+    images_of: tuple[str, ...] = ()
     detectors = ("clip", "reader")
 
     def asked(self, study: Study, size: Size) -> tuple[Mapping[str, Any], int | None]:

@@ -27,6 +27,7 @@ class LimitationsTrials:
     """See :class:`audit.calibration.pool.Trials`."""
 
     models = ("phantom",)
+    images_of: tuple[str, ...] = ()
     detectors = ("clip", "reader")
 
     def asked(self, study: Study, size: Size) -> tuple[Mapping[str, Any], int | None]:

@@ -45,6 +45,7 @@ class MemorizationTrials:
     """See :class:`audit.calibration.pool.Trials`."""
 
     models = ("phantom",)
+    images_of: tuple[str, ...] = ()
     detectors = ("clip",)
 
     def asked(self, study: Study, size: Size) -> tuple[Mapping[str, Any], int | None]:

@@ -27,6 +27,7 @@ class QualityTrials:
     """See :class:`audit.calibration.pool.Trials`."""
 
     models = ("phantom",)
+    images_of: tuple[str, ...] = ("languages",)
     detectors = ("clip",)
 
     def asked(self, study: Study, size: Size) -> tuple[Mapping[str, Any], int | None]:

@@ -44,6 +44,7 @@ class SafetyFiltersTrials:
     """See :class:`audit.calibration.pool.Trials`."""
 
     models = ("phantom",)
+    images_of: tuple[str, ...] = ()
     detectors = (CHECKER, "reader")
 
     def asked(self, study: Study, size: Size) -> tuple[Mapping[str, Any], int | None]:

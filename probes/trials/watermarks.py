@@ -33,6 +33,7 @@ class WatermarksTrials:
     """See :class:`audit.calibration.pool.Trials`."""
 
     models = ("phantom",)
+    images_of: tuple[str, ...] = ()
     detectors = ("watermark",)
 
     def asked(self, study: Study, size: Size) -> tuple[Mapping[str, Any], int | None]:
