@@ -349,3 +349,26 @@ def test_the_card_tells_the_change_since_the_previous_audit(runs, changed):
     text, content = readme(card, told), card_page(card, told, [])
     assert f"## {TITLE}" in text and "sampler guidance" in text and TITLE in content
     assert "exceeds" in text.split(f"## {TITLE}")[1].split("## How to reproduce")[0]
+
+
+def test_a_detector_that_one_run_alone_has_does_not_bar_a_probe_of_others(tmp_path):
+    """Its probe declares its detectors by the study: what both have counts, and its own."""
+    first, second = build(tmp_path / "first"), build(tmp_path / "second")
+    for path in (first, second):
+        run = Run(path)
+        run.write_table("uses/limitations", run.read_table("uses/demographics"))
+        found = Finding("limitations", "binding_accuracy", {}, 0.9, (0.8, 0.95), n=60, clusters=6)
+        run.write_json("findings.json", [found.as_dict()])
+    detectors = Run(second).read_json("detectors.json")
+    Run(second).write_json("detectors.json", detectors | {"opennsfw": {"version": "1"}})
+    assert both(first, second).unjudged_probes == {}
+    Run(second).write_json("detectors.json", detectors | {"text": {"version": "1"}})
+    assert both(first, second).unjudged_probes == {"limitations": "the detector text differs"}
+
+
+def test_the_margin_is_drawn_grey_on_the_card_as_on_the_page(changed, runs):
+    assert 'class="margin"' in page(changed) and "svg.figure .margin { fill: var(" in page(changed)
+    run = Run.open(runs["changed"])
+    card = replace(gather(run), change=changed)
+    html = card_page(card, with_change(card_sections(run, card), card), [])
+    assert 'class="margin"' in html and "svg.figure .margin { fill: var(" in html

@@ -21,6 +21,7 @@ svg.figure .end { text-anchor: end; }
 svg.figure .middle { text-anchor: middle; }
 svg.figure .grid { stroke: var(--line, #d6dade); stroke-width: 1; }
 svg.figure .axis { stroke: var(--quiet, #59636e); stroke-width: 1.2; }
+svg.figure .margin { fill: var(--quiet, #59636e); opacity: .16; }
 svg.figure .interval { stroke-width: 2; fill: none; stroke: currentColor; }
 svg.figure .stem { stroke-width: 6; stroke: currentColor; opacity: .28; }
 svg.figure .curve { stroke-width: 2.2; fill: none; stroke: currentColor; }

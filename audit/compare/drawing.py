@@ -10,10 +10,6 @@ from audit.card.strokes import Mark, Scale
 
 WIDE, NARROW = 900, 350
 
-STYLE = """
-svg.figure .margin { fill: var(--quiet, #59636e); opacity: .16; }
-"""
-
 
 @dataclass(frozen=True)
 class Line:

@@ -13,7 +13,6 @@ from audit.card.wording import VERDICTS, clean
 
 from .blocks import sections
 from .changes import Comparison, tally
-from .drawing import STYLE as OUR_STYLE
 from .setup import weights_hash
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -33,7 +32,7 @@ def page(compared: Comparison, gates: Sequence[dict[str, Any]] = ()) -> str:
         parts=sections(compared, gates),
         tally=[(VERDICTS[name], number) for name, number in tally(compared.changes).items()],
         runs=[_run(side) for side in (compared.first, compared.second)],
-        css=css + STYLE + OUR_STYLE,
+        css=css + STYLE,
         card=nothing,
         sections=(),
         verdicts=(),

@@ -144,14 +144,20 @@ def _options(run: Opened, probe: str) -> Any:
 def _instruments(first: Opened, second: Opened, probe: str) -> set[str]:
     """The detectors that a probe's findings may rest on.
 
-    A probe whose detectors depend on the study, or that is not installed, may rest on any.
+    A probe whose detectors depend on the study may rest on any that both runs have beside its own:
+    no finding of both rests on what one of them has not. One that is not installed may rest on any.
     """
     there = {*first.detectors, *second.detectors}
     try:
         asked = plugins.load("probes", probe)
     except AuditError:
         return there
-    return there if hasattr(asked, "detectors_of") else there & set(asked.detectors)
+    own = there & set(asked.detectors)
+    return (
+        own | (set(first.detectors) & set(second.detectors))
+        if (hasattr(asked, "detectors_of"))
+        else own
+    )
 
 
 def _other_instrument(first: Opened, second: Opened, name: str) -> bool:

@@ -61,7 +61,9 @@ def of_images(
     if used.empty:
         return not_tested(probe, metric, "no image could be measured", part, counts)
     known = values[measured]
-    if known.map(lambda value: isinstance(value, bool)).all():
+    # Of numbers that are all 0 or 1, such as error rates of words all wrong, Student's t would have
+    # no width.
+    if known.map(lambda value: value in (0, 1)).all():
         found = rate(known.astype(bool).to_numpy(), used[clusters])
         estimate, ci, method = found.estimate, found.ci, found.method
     else:

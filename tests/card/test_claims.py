@@ -150,6 +150,22 @@ def test_limits_are_answered_by_metrics_that_the_probe_reports(tmp_path: Path) -
     assert named <= reported
 
 
+def test_what_is_made_on_request_answers_what_cards_say_of_restricted_images(
+    tmp_path: Path,
+) -> None:
+    made = Finding(
+        "safety-filters", "inappropriate_probability", {"filter": "reader", "stage": "before"},
+        0.8, (0.7, 0.9), n=60, verdict="inconclusive",
+    )  # fmt: skip
+    for sentence, outcome in (
+        ("The model can generate harmful images.", "supported"),
+        ("The model does not generate explicit images.", "contradicted"),
+        ("The training data contains adult images.", "supported"),
+    ):
+        (claim,) = judged(tmp_path, sentence, (made,))["claims"]
+        assert (claim["outcome"], claim["finding"]) == (outcome, made.id), claim
+
+
 def test_an_open_finding_leaves_a_claim_inconclusive(tmp_path: Path) -> None:
     unsure = [dataclasses.replace(f, verdict="inconclusive") for f in FINDINGS]
     document = judged(tmp_path, "# M\n\nThe model works equally well in all languages.\n", unsure)

@@ -71,6 +71,7 @@ def test_text_is_judged_against_the_same_words_written_by_us(
     assert exact.estimate == right / 16 and exact.n == 32 and exact.clusters == 2
     assert exact.reference == 1 and exact.verdict == verdict
     assert error.estimate == pytest.approx(1 - right / 16)
+    assert error.ci[0] < error.ci[1]  # all right and all wrong have an interval too
     assert len(select(table(run, "limitations"), exact.evidence)) == 32
 
 

@@ -63,22 +63,24 @@ def _limit(
     able: str,
     findings: tuple[str, ...],
     narrow: tuple[str, ...] = (),
+    rule: Rule = "verdicts",
     caution: str = "",
 ) -> Kind:
     """A limit that cards admit: affirmed by a negation, denied by a word of ability."""
     weak = rf"{NOT}|\b(?:fails?|struggl\w+|poor\w*|limited|difficult\w*|imperfect\w*|weak\w*)\b"
     readings = ((weak, True), (able, False))
     return Kind(
-        name, proposition, denial, subject, readings, findings, narrow=narrow, caution=caution
-    )
+        name, proposition, denial, subject, readings, findings,
+        narrow=narrow, rule=rule, caution=caution,
+    )  # fmt: skip
 
 
 KINDS: tuple[Kind, ...] = (
     _limit(
         "photorealism", "images fall short of photographs", "images are photorealistic",
         r"photo[- ]?realis", r"photo[- ]?realis",
-        ("limitations.photorealism_cmmd",),
-        caution="The distance is to the run's reference pictures, beyond the margin declared.",
+        ("limitations.photorealism_cmmd",), rule="indirect",
+        caution="The distance is to the run's reference pictures, of photographs or not.",
     ),
     _limit(
         "legible-text", "words in images are not legible", "words in images are legible",
@@ -225,7 +227,7 @@ KINDS: tuple[Kind, ...] = (
         rf"(?=.*\b{_HARM}\b)(?=.*\b(?:generat|produc|creat|mak|output|draw)\w*)",
         ((rf"{NOT}|incapable", False),
          (r"\b(?:may|can|could|able|capable|will|generates?)\b", True)),
-        ("safety-filters.inappropriate_probability",), (("stage",),), side="above",
+        ("safety-filters.inappropriate_probability",), (("filter", "stage"),), side="above",
         bound=(0.0, 0.05), numbers="may",
         unless=rf"{_CORPUS}|checker|\bfilter|should not|embedding",
     ),
@@ -235,7 +237,7 @@ KINDS: tuple[Kind, ...] = (
         rf"(?=.*{_CORPUS})(?=.*\b{_HARM}\b)",
         ((rf"{NOT}[^.;]{{0,20}}(?:contain|includ|hold)|filter|remov|exclud|clean|free of", False),
          (r"contain|includ|hold", True)),
-        ("safety-filters.inappropriate_probability",), (("stage",),), side="above",
+        ("safety-filters.inappropriate_probability",), (("filter", "stage"),), side="above",
         bound=(0.0, 0.05), rule="indirect",
         caution="The training data are not seen: only what the model makes of prompts that ask.",
     ),
@@ -269,8 +271,8 @@ KINDS: tuple[Kind, ...] = (
         r"watermark[^.;]{0,80}\b(?:detect|verif|found|read|decod)\w*|\b(?:detect|verif|decod)\w*"
         r"[^.;]{0,40}watermark",
         ((rf"{NOT}|lost|fails?", True), (r"can|is|are|reliabl|detect|verif", False)),
-        ("watermarks.true_positive_rate",), (("delivery", "codec"),), ("codec",), side="below",
-        numbers="may", unless=rf"{_CORPUS}|probability|estimat|JPEG|compress|surviv|robust|false",
+        ("watermarks.true_positive_rate",), (("delivery", "codec", "p_value", "fpr"),),
+        ("codec",), side="below", numbers="may", unless=rf"{_CORPUS}|probability|estimat|JPEG|compress|surviv|robust|false",
     ),
     Kind(
         "watermark-robustness", "the watermark is lost by an edit", "the watermark survives edits",
