@@ -20,7 +20,7 @@ from starlette.routing import Route
 from audit.errors import AuditError
 from audit.store import Run
 
-from . import images, runs
+from . import images, reveals, runs
 
 GAINS = (1, 4, 16)
 """How many times larger than it is a difference may be shown."""
@@ -86,7 +86,7 @@ def _difference(request: Request) -> Response:
             flagged = None if run is None else images.known_images(run).get(digest)
             if run is None or flagged is None:
                 return _missing()
-            hidden |= flagged and request.query_params.get("reveal") != "1"
+            hidden |= flagged and not reveals.granted(request, run, digest)
             found.append((run, digest))
         if hidden:
             return _picture(Image.new("RGB", (64, 64), HIDDEN), "hidden")

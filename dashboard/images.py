@@ -12,15 +12,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from audit.errors import AuditError
-from audit.store import MAX_PIXELS
+from audit.store import MAX_PIXELS, Run
 
-from . import runs
+from . import reveals, runs
 
 HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+MAX_BYTES = 256 << 20
+"""Of a file that is sent; the largest image that is stored needs less."""
 CARD_FILES = {
     "README.md": "text/markdown",
     "card.html": "text/html",
@@ -42,7 +44,7 @@ def routes() -> list[Route]:
 class Known:
     """The images of a run that may be shown, and whether a filter flagged them."""
 
-    def __init__(self, run: runs.Shown) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
 
     def get(self, digest: str | None) -> bool | None:
@@ -54,7 +56,7 @@ class Known:
         return None if found is None else bool(found[0])
 
 
-def known_images(run: runs.Shown) -> Known:
+def known_images(run: Run) -> Known:
     """What the run says of its images now."""
     return Known(run)
 
@@ -76,9 +78,9 @@ def _serve(request: Request, *, thumbnail: bool) -> Response:
         if flagged is None:
             return _missing()
         path = runs.inside(run, run.image_path(digest, thumbnail=thumbnail))
-        if path is None:
+        if path is None or path.stat().st_size > MAX_BYTES:
             return _missing()
-        hidden = flagged and request.query_params.get("reveal") != "1"
+        hidden = flagged and not reveals.granted(request, run, digest)
         headers = HEADERS | {
             "ETag": f'"{digest[:32]}{"-blurred" if hidden else ""}"',
             "Cache-Control": "private, max-age=300",
@@ -116,7 +118,7 @@ def blurred(path: Path) -> bytes:
 def _document(request: Request) -> Response:
     run, name = runs.at(request.path_params["run"]), request.path_params["name"]
     path = runs.inside(run, run.path / "card" / name) if run and name in CARD_FILES else None
-    if path is None:
+    if path is None or path.stat().st_size > MAX_BYTES:
         return _missing()
     headers = HEADERS | {"Content-Security-Policy": SANDBOX, "Cache-Control": "private, no-cache"}
     if request.query_params.get("download") == "1":

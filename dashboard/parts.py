@@ -12,7 +12,6 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from audit.findings import Finding
-from audit.store import Run
 
 from . import runs
 
@@ -33,7 +32,7 @@ def choose_run(labels: list[str]) -> None:
         st.selectbox("Run", labels, key="run", bind="query-params")
 
 
-def current() -> tuple[int, Run]:
+def current() -> tuple[int, runs.Shown]:
     """The chosen run and its place, which the image routes know it by."""
     shown = runs.shown()
     labels = list(shown)

@@ -1,24 +1,23 @@
-"""The server: Streamlit's pages and our image routes, on this machine's loopback only."""
+"""The server: Streamlit's pages and our image routes, on this machine's loopback by default."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
+import duckdb
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from audit.errors import AuditError
 from audit.listening import listen
 
 from . import runs
-
-HOST = "127.0.0.1"
+from .access import Access, Door
 
 OPTIONS = {
     "browser.gatherUsageStats": False,
@@ -28,7 +27,7 @@ OPTIONS = {
     "client.toolbarMode": "viewer",
     "global.developmentMode": False,
     "runner.magicEnabled": False,
-    "server.address": HOST,
+    "server.address": "127.0.0.1",
     "server.baseUrlPath": "",
     "server.enableCORS": True,
     "server.enableStaticServing": False,
@@ -45,34 +44,38 @@ OPTIONS = {
 }
 """Streamlit's settings; they win over the user's own config.toml."""
 
-# Streamlit's front end needs inline styles, workers from blobs, and eval for Vega.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self' ws://{host}; worker-src 'self' blob:; "
-    "frame-src 'self' blob: data:; frame-ancestors 'self'; object-src 'none'; base-uri 'self'"
-)
 
-
-def serve(runs_: Sequence[Path], port: int = 8501, open_browser: bool = False) -> None:
-    """Show the runs on ``http://127.0.0.1:port`` until Ctrl-C.
+def serve(
+    runs_: Sequence[Path],
+    port: int = 8501,
+    open_browser: bool = False,
+    access: Access | None = None,
+) -> None:
+    """Show the runs until Ctrl-C.
 
     Args:
         runs_: folders of runs.
         port: 0 takes a free one.
         open_browser: open the page in the user's browser.
+        access: where to listen and whom to let in; this machine's own users by default.
 
     Raises:
-        AuditError: a folder is not a run, or the port is taken.
+        AuditError: a folder is not a run, the port is taken, or others could look unasked.
     """
     import uvicorn
 
-    app = application(runs_)
-    listener = listen(HOST, port)
-    url = f"http://{HOST}:{listener.getsockname()[1]}"
-    print(f"t2i-audit dashboard: {url} (Ctrl-C ends it)", flush=True)
+    access = access or Access()
+    access.check()
+    app = application(runs_, access, lambda: listener.getsockname()[1])
+    listener = listen(access.address, port, unsafe_address=True)
+    host = access.names[0] if access.names else access.address
+    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    asked = f"/?token={access.token}" if access.token else ""
+    print(f"t2i-audit dashboard: {url}{asked} (Ctrl-C ends it)", flush=True)
     if open_browser:  # some browsers do not return before they are closed
-        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        threading.Thread(target=webbrowser.open, args=(url + asked,), daemon=True).start()
+    for run in runs.shown().values():
+        threading.Thread(target=_prepare, args=(run,), daemon=True).start()
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -85,7 +88,15 @@ def serve(runs_: Sequence[Path], port: int = 8501, open_browser: bool = False) -
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def application(paths: Sequence[Path]) -> ASGIApp:
+def _prepare(run: runs.Shown) -> None:
+    """A run that cannot be read says so on its pages."""
+    with contextlib.suppress(AuditError, duckdb.Error, OSError):
+        run.prepare()
+
+
+def application(
+    paths: Sequence[Path], access: Access | None = None, port: Callable[[], int] = lambda: 0
+) -> ASGIApp:
     """The dashboard as an ASGI application.
 
     Raises:
@@ -97,42 +108,13 @@ def application(paths: Sequence[Path]) -> ASGIApp:
 
     from . import difference, images, means
 
+    access = access or Access()
     bootstrap.load_config_options(OPTIONS)
     return streamlit.App(
         Path(__file__).with_name("app.py"),
         routes=[*images.routes(), *difference.routes(), *means.routes()],
         middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=["localhost", HOST]),
-            Middleware(SameOrigin),
+            Middleware(TrustedHostMiddleware, allowed_hosts=access.hosts()),
+            Middleware(Door, access=access, port=port),
         ],
     )
-
-
-class SameOrigin:
-    """Refuses requests from other origins and tells the browser to load nothing from elsewhere.
-
-    Streamlit itself accepts every port of localhost, and asks a server on the internet for this
-    machine's address before it refuses any other origin.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            return await self.app(scope, receive, send)
-        headers = {key.lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get(b"host"):
-            return await PlainTextResponse("foreign origin", 403)(scope, receive, send)
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                names = {key.lower() for key, _ in message["headers"]}
-                if b"content-security-policy" not in names:
-                    host = headers.get(b"host", HOST)
-                    policy = (b"content-security-policy", POLICY.format(host=host).encode())
-                    message["headers"] = [*message["headers"], policy]
-            await send(message)
-
-        return await self.app(scope, receive, answer)

@@ -224,7 +224,7 @@ class Table:
     ) -> tuple[str | None, str | None]:
         """The requests before and after one, in the order of :meth:`page`."""
         place, asked = f"{IMAGES}.{index.PLACE}", self.columns["request"]
-        value, views = "0", {IMAGES, asked.view}
+        value, views = "CAST(0 AS TINYINT)", {IMAGES, asked.view}
         if sort:
             value, views = self.column(sort).sql, views | {self.column(sort).view}
         select = f"SELECT {value} AS value, {place} AS place"
