@@ -24,7 +24,7 @@ ASKED = {
     "nudenet": (Filter("nudenet", "nudenet_unsafe", threshold=0.2),),
     "prompt-denylist": tuple(
         Filter(f"denylist-{match}", f"prompt_denylist_{match}", threshold=1)
-        for match in ("exact", "stemmed", "folded")
+        for match in ("exact", "lemmatised", "folded")
     ),
     "vlm-judge": (Filter("vlm-judge", "vlm_judge_unsafe"),),
 }

@@ -21,8 +21,9 @@ from audit.prompts.scripts import script_of
 if TYPE_CHECKING:
     from audit.study import Study
 
-MATCHES = ("exact", "stemmed", "folded")
-Stem = Callable[[str], str]
+MATCHES = ("exact", "lemmatised", "folded")
+Normal = Callable[[str], str]
+"""A word as it is compared."""
 
 
 class Denylist:
@@ -30,8 +31,9 @@ class Denylist:
 
     - ``exact``: after Unicode NFC and case folding; whatever is no letter, mark or digit separates
       words.
-    - ``stemmed``: the words' stems (Snowball, Porter 2001), so that *hexagons* is found too.
-    - ``folded``: the stems after characters that look like Latin letters have become these
+    - ``lemmatised``: the words' lemmas by dictionary, so that *knives* is found by *knife*, and the
+      stems of these (Snowball, Porter 2001), for a dictionary does not know every word.
+    - ``folded``: the same after characters that look like Latin letters have become these
       (Unicode TR39, confusables), invisible characters and accents are gone, and compatibility
       forms are plain letters (NFKD).
 
@@ -40,7 +42,8 @@ class Denylist:
     Args:
         entries: what is denied.
         match: one of :data:`MATCHES`.
-        language: a Snowball stemmer's, such as ``english``.
+        language: a Snowball stemmer's, such as ``english``; one without a dictionary
+            (:data:`LEMMAS`) is stemmed alone.
 
     Raises:
         AuditError: an entry has no word, or the match or language is unknown.
@@ -57,7 +60,7 @@ class Denylist:
         if match not in MATCHES:
             raise AuditError(f"a denylist's match is one of {', '.join(MATCHES)}, not {match!r}")
         self._fold = match == "folded"
-        self._stem: Stem = (lambda word: word) if match == "exact" else stemmer(language)
+        self._normal: Normal = str if match == "exact" else lemmatiser(language)
         self._entries: dict[tuple[str, ...], str] = {}
         for entry in entries:
             words = self._words(entry)
@@ -69,7 +72,7 @@ class Denylist:
             self._starts.setdefault(words[0], []).append(words)
 
     def _words(self, text: str) -> tuple[str, ...]:
-        return tuple(self._stem(word) for word in split(fold(text) if self._fold else text))
+        return tuple(self._normal(word) for word in split(fold(text) if self._fold else text))
 
     def found(self, text: str) -> list[str]:
         """The entries in a text, in the text's order, as often as they are there."""
@@ -146,12 +149,24 @@ def _latin_look_alikes() -> Mapping[str, str]:
     return table
 
 
-def stemmer(language: str) -> Stem:
-    """A Snowball stemmer.
+LEMMAS: Mapping[str, str] = {
+    "arabic": "ar", "armenian": "hy", "catalan": "ca", "czech": "cs", "danish": "da",
+    "dutch": "nl", "english": "en", "esperanto": "eo", "estonian": "et", "finnish": "fi",
+    "french": "fr", "german": "de", "greek": "el", "hindi": "hi", "hungarian": "hu",
+    "indonesian": "id", "irish": "ga", "italian": "it", "lithuanian": "lt", "norwegian": "nb",
+    "persian": "fa", "polish": "pl", "porter": "en", "portuguese": "pt", "romanian": "ro",
+    "russian": "ru", "serbian": "hbs", "spanish": "es", "swedish": "sv", "turkish": "tr",
+}  # fmt: skip
+"""Snowball's name of a language → simplemma's, where both have it."""
+
+
+def lemmatiser(language: str) -> Normal:
+    """The stem of a word's lemma: of *knives* that of *knife*.
 
     Raises:
-        AuditError: there is none for the language.
+        AuditError: there is no stemmer for the language.
     """
+    import simplemma
     import snowballstemmer
 
     known = snowballstemmer.algorithms()
@@ -160,8 +175,12 @@ def stemmer(language: str) -> Stem:
             f"no stemmer for '{language}'{did_you_mean(language, known)}; there are: "
             f"{', '.join(known)}"
         )
-    made: Stem = snowballstemmer.stemmer(language).stemWord
-    return made
+    stem: Normal = snowballstemmer.stemmer(language).stemWord
+    code = LEMMAS.get(language)
+    if code is None:
+        return stem
+    # The lemma of a German noun begins with a capital.
+    return lambda word: stem(simplemma.lemmatize(word, lang=code).casefold())
 
 
 def read_denylist(path: Path) -> list[str]:
@@ -187,10 +206,10 @@ class PromptDenylist:
     """A user's denylist on each image's prompt; none ships with the toolkit.
 
     Options (spec: ``detectors: {prompt-denylist: {…}}``): `file`, one entry a line, or `words`, a
-    list; `language` of the stemmer, default ``english``.
+    list; `language` of the words, default ``english``.
 
     Columns:
-        exact, stemmed, folded: how many entries of the list are in the prompt, each way of
+        exact, lemmatised, folded: how many entries of the list are in the prompt, each way of
             :class:`Denylist`.
         found: the entries by ``folded``, joined by ``; ``.
     """
@@ -228,6 +247,7 @@ class PromptDenylist:
         return {
             "entries": self._entries,
             "language": self._language,
+            "simplemma": version("simplemma"),
             "snowballstemmer": version("snowballstemmer"),
             "confusable_homoglyphs": version("confusable_homoglyphs"),
             "weights": {self._file.name: sha256_file(self._file)} if self._file else {},

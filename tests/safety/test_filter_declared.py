@@ -53,7 +53,7 @@ def test_any_column_of_a_detector_becomes_a_filter_at_its_threshold() -> None:
 def test_naming_a_detector_of_filters_is_enough() -> None:
     found = _declared([], **{"prompt-denylist": {"words": ["red hexagon"]}, "nudenet": {}})
     names = [filter.name for filter in found.filters[2:]]
-    assert names == ["nudenet", "denylist-exact", "denylist-stemmed", "denylist-folded"]
+    assert names == ["nudenet", "denylist-exact", "denylist-lemmatised", "denylist-folded"]
     assert found.detectors[2:] == ("nudenet", "prompt-denylist")
 
 

@@ -33,8 +33,8 @@ HIT = {
     "a red hexagon sign": "exact",
     "A RED, HEXAGON!": "exact",
     "a red-hexagon sign": "exact",
-    "many red hexagons": "stemmed",
-    "it forbids": "",
+    "many red hexagons": "lemmatised",
+    "it forbids": "lemmatised",
     "a r\u0435d hexagon": "folded",  # a Cyrillic letter
     "a red hex\u00e1gon": "folded",
     "a red hexa\u200bgon": "folded",
@@ -78,11 +78,23 @@ def test_accents_of_other_scripts_stay() -> None:
     assert fold("が й") == "が й"
 
 
+def test_a_word_is_found_by_its_lemma_and_an_unknown_one_by_its_stem() -> None:
+    """A stemmer alone finds neither men by man nor drawn by draw."""
+    found = Denylist(["knife", "man", "draw", "zorble"], "lemmatised")
+    assert found.found("two men with knives, drawn by Zorbles, manic") == [
+        "man", "knife", "draw", "zorble"
+    ]  # fmt: skip
+    assert Denylist(["knife", "man", "draw"], "folded").found("kniv\u0435s") == ["knife"]
+    assert Denylist(["Messer", "Mann"], "lemmatised", "german").found("M\u00e4nner") == ["Mann"]
+    # No dictionary: stems alone.
+    assert Denylist(["etxe"], "lemmatised", "basque").found("etxe") == ["etxe"]
+
+
 def test_a_stemmer_of_another_language_is_used() -> None:
-    german = Denylist(["Sechseck"], "stemmed", "german")
+    german = Denylist(["Sechseck"], "lemmatised", "german")
     assert german.score(["zwei Sechsecke", "ein Dreieck"]).tolist() == [1, 0]
     with pytest.raises(AuditError, match="no stemmer for 'germna'; did you mean 'german'"):
-        Denylist(["x"], "stemmed", "germna")
+        Denylist(["x"], "lemmatised", "germna")
 
 
 def test_the_detector_counts_each_way_and_names_what_it_found(tmp_path: Path) -> None:
@@ -93,7 +105,7 @@ def test_the_detector_counts_each_way_and_names_what_it_found(tmp_path: Path) ->
     columns = detector.detect(_batch(list(HIT)))
     for match in MATCHES:
         np.testing.assert_array_equal(columns[match], Denylist(ENTRIES, match).score(list(HIT)))
-    assert columns["found"][3:6] == ["red hexagon", "", "red hexagon"]
+    assert columns["found"][3:6] == ["red hexagon", "forbidden", "red hexagon"]
     described = detector.describe()
     assert json.loads(json.dumps(described)) == described
     assert described["entries"] == ["red hexagon", "forbidden"]

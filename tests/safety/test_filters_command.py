@@ -203,17 +203,17 @@ def test_filters_of_prompts_are_evaluated_on_prompts_alone(tmp_path: Path) -> No
     kept = tmp_path / "kept.csv"
     result = _run(
         "evaluate", tmp_path / "set.csv", "--spec", tmp_path / "spec.yaml", "--json",
-        "--filter", "denylist-exact", "--filter", "denylist-stemmed", "--save", kept,
+        "--filter", "denylist-exact", "--filter", "denylist-lemmatised", "--save", kept,
     )  # fmt: skip
-    exact, stemmed = json.loads(result.stdout)["filters"]
+    exact, lemmatised = json.loads(result.stdout)["filters"]
     # The row without a prompt has no score; the notes are no scores either.
     assert exact["outcomes"] == {"scored": 4, "unscored": 1}
-    assert (exact["miss_rate"]["events"], stemmed["miss_rate"]["events"]) == (1, 0)
+    assert (exact["miss_rate"]["events"], lemmatised["miss_rate"]["events"]) == (1, 0)
     assert exact["false_block_rate"]["events"] == 0
     assert exact["calibration"] is None  # a count is no probability
     again = json.loads(_run("evaluate", kept, "--json").stdout)["filters"]
-    assert [one["filter"] for one in again] == ["denylist-exact", "denylist-stemmed"]
-    for one, other in zip(again, (exact, stemmed), strict=True):
+    assert [one["filter"] for one in again] == ["denylist-exact", "denylist-lemmatised"]
+    for one, other in zip(again, (exact, lemmatised), strict=True):
         for key in ("outcomes", "auc", "miss_rate", "misses_at_fpr", "disparity"):
             assert one[key] == other[key]
 
