@@ -47,8 +47,8 @@ class SafetyFilters:
 
     Tables: ``scores``, a row per filter and image, with the groups perceived in harmless ones;
     ``versions``, a row per filter and image of a paired scene; ``roc``, with the precision at each
-    threshold; ``concepts``, margins of a
-    checker's concepts; ``robustness``, a row per filter and perturbation.
+    threshold; ``concepts``, margins of a checker's concepts; ``robustness``, a row per filter and
+    perturbation.
     """
 
     name = PROBE
