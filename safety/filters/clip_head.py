@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL import Image
+
 from audit.backends.checkpoints import sha256_file
-from audit.detectors.base import Batch
+from audit.detectors.base import Batch, Item
 from audit.errors import AuditError
 
 from .embedding import Embedding
@@ -49,6 +52,10 @@ class ClipHead:
         self._options: Mapping[str, Any] = study.detector_options(self.name)["heads"]
         self.heads = {name: open_head(str(name), o) for name, o in self._options.items()}
         self.embedding = Embedding(study, self.name)
+        black = Batch([Item("", "", Image.new("RGB", (8, 8)), "", "")])
+        width = self.embedding.raw(black).shape[1]
+        for head in self.heads.values():  # a wrong width is said before any image is looked at
+            head.scores(np.empty((0, width)))
 
     @classmethod
     def unavailable(cls, study: Study) -> str | None:

@@ -274,13 +274,13 @@ def test_heads_read_the_one_embedding_that_clip_has_computed(
     assert set(described["weights"]) == {"sign.npz"}
 
 
-def test_a_head_for_another_clip_is_refused_by_its_width(signs: tuple[Batch, np.ndarray]) -> None:
+def test_a_head_for_another_clip_is_refused_by_its_width() -> None:
     settings = {
         "clip": {"model": "phantom"},
         "clip-head": {"heads": {"p": {"file": str(FILES / "saved_model.zip")}}},
     }
     with pytest.raises(AuditError, match="'p' reads embeddings of 8 numbers, and these have"):
-        ClipHead(study(detectors=settings)).detect(signs[0])
+        ClipHead(study(detectors=settings))  # before it has looked at any image
     assert "no head" in str(ClipHead.unavailable(study()))
 
 
