@@ -1,5 +1,5 @@
 # make audit: audit the phantom, write its card.   make test: the tests.   Each makes what it needs.
-# make calibrate: audit the phantoms many times, where every answer is known (hours on two cores).
+# make calibrate: audit the phantoms many times, where every answer is known; --quick is for CI.
 # make lock-check: every dependency and its licence; fails where one is not pinned or not allowed.
 # make clip-retrieval-env: the real clip-retrieval, for its tests (6.4 GB, Python 3.11 or 3.12).
 PYTHON ?= python3

@@ -74,7 +74,7 @@ class Outcome:
         """The interval holds the true value, up to rounding."""
         if self.ci is None:
             return False
-        return self.ci[0] - 1e-9 <= self.planted <= self.ci[1] + 1e-9
+        return bool(self.ci[0] - 1e-9 <= self.planted <= self.ci[1] + 1e-9)
 
 
 @dataclass(frozen=True)
