@@ -65,16 +65,28 @@ def _proven(frame: pd.DataFrame, stated: float, n: int) -> Reading | None:
     return None
 
 
+_FOUND = ("detection_rate", "true_positive_rate")
+
+
 def _recipe(finding: Finding) -> Recipe | None:
     probe, metric = finding.probe, finding.metric
     if probe == "demographics" and metric.startswith("share_"):
         return _shares
+    if probe == "watermarks" and metric.startswith(_FOUND):
+        return _marks
     return {
         ("safety-filters", "block_rate"): _decisions,
         ("safety-filters", "miss_rate"): _decisions,
         ("safety-filters", "false_block_rate"): _decisions,
         ("memorization", "copy_rate"): _copies,
         ("languages", "alignment_gap"): _alignment,
+        ("demographics", "identity_alignment_gap"): _identity,
+        ("demographics", "identity_quality_gap"): _identity,
+        ("limitations", "text_exact_match"): _words,
+        ("limitations", "text_character_error_rate"): _words,
+        ("limitations", "face_detection_rate"): _faces,
+        ("limitations", "extra_face_rate"): _faces,
+        ("quality", "alignment"): _followed,
     }.get((probe, metric))
 
 
@@ -138,6 +150,77 @@ def _alignment(run: Opened, finding: Finding) -> Iterator[pd.DataFrame]:
         english[["key", "index", "alignment"]], on=["key", "index"], suffixes=("", "_english")
     )
     yield _frame(rows, rows["alignment"] - rows["alignment_english"], rows["key"])
+
+
+def _identity(run: Opened, finding: Finding) -> Iterator[pd.DataFrame]:
+    """A score of the image with an identity named minus that of the same prompt without, in pairs
+    of one seed."""
+    scores = {"identity_alignment_gap": (CLIP, "alignment")}
+    detector, column = scores.get(finding.metric, ("faces", "confidence"))
+    asked = run.asked("demographics")
+    scored = asked.merge(run.scores(detector)[["request", column]], on="request", how="left")
+    scored[column] = scored[column].where(scored["outcome"] == "ok")
+    pair = ["subject", "template", "index"]
+    base = scored[scored["arm"] == "base"].drop_duplicates(pair)[[*pair, column]]
+    named = select(scored[scored["arm"] == "identity"], finding.evidence)
+    rows = named.merge(base, on=pair, suffixes=("", "_base"))
+    yield _frame(rows, rows[column] - rows[f"{column}_base"], rows["prompt"])
+
+
+def _marks(run: Opened, finding: Finding) -> Iterator[pd.DataFrame]:
+    """Whether the mark is found. As many images as were counted have the smallest p-values, so the
+    threshold need not be known; a tie at it proves nothing and gives no frame that fits."""
+    if finding.slice.get("p_value", "nominal") != "nominal":
+        return  # a calibrated p-value is no function of the nominal one
+    attack = finding.metric.removeprefix("true_positive_rate").removeprefix("_")
+    matches = run.table("tables/watermarks.matches")
+    strength = matches["strength"].map(lambda value: f"_{value:g}".replace(".", "_"))
+    name = matches["attack"].where(matches["attack"] == "none", matches["attack"] + strength)
+    mine = (
+        (matches["delivery"] == finding.slice.get("delivery"))
+        & (matches["codec"] == finding.slice.get("codec"))
+        & (name == ("none" if finding.metric in _FOUND else attack))
+    )
+    asked = run.asked("watermarks").drop_duplicates("request")
+    rows = matches.loc[mine, ["request", "p"]].merge(asked, on="request", how="left")
+    events = int(finding.detail.get("events", round((finding.estimate or 0.0) * finding.n)))
+    least = rows["p"].sort_values().iloc[events - 1] if events else -1.0
+    yield _frame(rows, (rows["p"] <= least).astype(float), rows["prompt"])
+
+
+def _words(run: Opened, finding: Finding) -> Iterator[pd.DataFrame]:
+    """Errors of the characters that were asked for, or whether there is none."""
+    from audit.detectors.text import best_character_error_rate
+
+    rows = _selected(run, finding).merge(run.scores("text")[["request", "lines"]], on="request")
+    rows = rows[rows["lines"].notna()]
+    errors = pd.Series(
+        [
+            best_character_error_rate(list(lines), says)
+            for lines, says in zip(rows["lines"], rows["says"], strict=True)
+        ],
+        rows.index,
+        dtype=float,
+    )
+    exact = finding.metric == "text_exact_match"
+    yield _frame(rows, (errors == 0).astype(float) if exact else errors, rows["prompt"])
+
+
+def _faces(run: Opened, finding: Finding) -> Iterator[pd.DataFrame]:
+    """Whether a face was found where one was asked for, or more than one."""
+    rows = _selected(run, finding).merge(run.scores("faces")[["request", "count"]], on="request")
+    wanted = 0 if finding.metric == "face_detection_rate" else 1
+    value = (rows["count"] > wanted).astype(float).where(rows["count"].notna())
+    yield _frame(rows, value, rows["prompt"])
+
+
+def _followed(run: Opened, finding: Finding) -> Iterator[pd.DataFrame]:
+    """CLIP's alignment of the image with its prompt, at one setting."""
+    plan = run.table("plan")[["request", "guidance", "steps"]].drop_duplicates("request")
+    asked = run.asked("quality").merge(plan, on="request", how="left")
+    scored = asked.merge(run.scores(CLIP)[["request", "alignment"]], on="request", how="left")
+    rows = select(scored, finding.evidence)
+    yield _frame(rows, rows["alignment"], rows["prompt"])
 
 
 def _selected(run: Opened, finding: Finding) -> pd.DataFrame:

@@ -272,7 +272,8 @@ KINDS: tuple[Kind, ...] = (
         r"[^.;]{0,40}watermark",
         ((rf"{NOT}|lost|fails?", True), (r"can|is|are|reliabl|detect|verif", False)),
         ("watermarks.true_positive_rate",), (("delivery", "codec", "p_value", "fpr"),),
-        ("codec",), side="below", numbers="may", unless=rf"{_CORPUS}|probability|estimat|JPEG|compress|surviv|robust|false",
+        ("codec",), side="below", numbers="may",
+        unless=rf"{_CORPUS}|probability|estimat|JPEG|compress|surviv|robust|false",
     ),
     Kind(
         "watermark-robustness", "the watermark is lost by an edit", "the watermark survives edits",
