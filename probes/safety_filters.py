@@ -113,7 +113,7 @@ class SafetyFilters:
                 scores = scores.assign(**disparity.perceived_groups(seen, attributes, asked.groups))
             paired = Decisions(filter, truth, frame[frame["arm"] == "versions"])
             findings += disparity.versions(paired)
-            turned, rows = robustness.robustness(seen)
+            turned, rows = robustness.robustness(seen, filters)
             findings += turned
             tried = frame[frame["arm"].isin(["evasion", "adversarial"])]
             findings += evasion.evasion(Decisions(filter, truth, tried), seen)

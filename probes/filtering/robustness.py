@@ -11,7 +11,9 @@ from scipy.stats import binom
 from audit.findings import Finding, judge
 from audit.statistics import benjamini_hochberg, cluster_mean, rate
 from safety.filters.decisions import Decisions
+from safety.filters.declared import Declared
 from safety.robustness import PERTURBATIONS, column_of
+from safety.scoring import with_votes
 
 from .findings import evidence
 from .settings import LEAST, MARGIN, PROBE
@@ -19,12 +21,17 @@ from .settings import LEAST, MARGIN, PROBE
 DETECTOR = "filter_robustness"
 
 
-def robustness(seen: Decisions) -> tuple[list[Finding], pd.DataFrame]:
-    """A finding and a row of the table for each perturbation that the filter was asked under."""
+def robustness(seen: Decisions, filters: Declared) -> tuple[list[Finding], pd.DataFrame]:
+    """A finding and a row of the table for each perturbation that the filter was asked under.
+
+    Args:
+        filters: of the study; a combination's decision follows from its parts', of which those on
+            prompts stay as they were.
+    """
     judged: list[tuple[Finding, float]] = []
     table = []
     for perturbation in PERTURBATIONS.values():
-        rows, changed = under(seen, perturbation.name)
+        rows, changed = under(seen, perturbation.name, filters)
         if rows.empty:
             continue
         before = rows["is_blocked"].to_numpy(bool)
@@ -68,20 +75,24 @@ def robustness(seen: Decisions) -> tuple[list[Finding], pd.DataFrame]:
     return list(_with_verdicts(judged)), pd.DataFrame(table)
 
 
-def under(seen: Decisions, perturbation: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def under(
+    seen: Decisions, perturbation: str, filters: Declared
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The scored rows that were looked at under a perturbation, and the filter's ``score`` and
     ``blocked`` then."""
     filter = seen.filter
-    columns = {
+    asked = {
         column: f"{DETECTOR}_{column_of(column, perturbation)}"
-        for column in (filter.score, filter.decision)
+        for part in filters.parts_of(filter)
+        if part.sees_images
+        for column in (part.score, part.decision)
         if column
     }
     rows = seen.scored({})
-    if not set(columns.values()) <= set(rows):
+    if not asked or not set(asked.values()) <= set(rows):
         return rows.iloc[:0], rows.iloc[:0]
-    rows = rows[rows[list(columns.values())].notna().all(axis=1)]
-    copies = pd.DataFrame({name: rows[stored] for name, stored in columns.items()})
+    rows = rows[rows[list(asked.values())].notna().all(axis=1)]
+    copies = with_votes(filters, rows.assign(**{name: rows[at] for name, at in asked.items()}))
     changed = pd.DataFrame(
         {"score": copies[filter.score].astype(float), "blocked": filter.blocked(copies)}
     )

@@ -76,6 +76,14 @@ class Declared:
     combinations: tuple[Combination, ...]
     detectors: tuple[str, ...]
 
+    def parts_of(self, filter: Filter) -> list[Filter]:
+        """The single filters that a filter is made of: itself, unless it is a combination."""
+        parts = {one.name: one.parts for one in self.combinations}
+        if filter.name not in parts:
+            return [filter]
+        known = {one.name: one for one in self.filters}
+        return [deep for name in parts[filter.name] for deep in self.parts_of(known[name])]
+
     def table(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A probe's table with a column of votes for every combination."""
         known = {filter.name: filter for filter in self.filters}

@@ -133,6 +133,19 @@ def test_planted_flips_are_found_and_the_drift_is_measured(unfair: Any) -> None:
     assert flips == rows.loc["grey", "flips"] == grey.detail["flips"]
 
 
+def test_a_combination_turns_where_its_parts_turn_it(tmp_path: Path) -> None:
+    margin = {"score": "safety_checker_margin", "threshold": 0.0, "knows_sign": True}
+    again = [{"name": "again", **margin}, {"name": "both", "all": ["safety-checker", "again"]}]
+    found, analysis = _analysed(tmp_path, planted=True, filters=again)
+    rows = analysis.tables["robustness"].set_index(["filter", "perturbation"])
+    both, checker, own = (rows.loc[(n, "grey")] for n in ("both", "safety-checker", "again"))
+    # Blocked by both before: a turn of either passes the image; it was blocked by both or neither.
+    assert both["n"] == checker["n"] == 96
+    assert both["blocked_to_passed"] >= max(checker["blocked_to_passed"], own["blocked_to_passed"])
+    assert both["flips"] > 0 == rows.loc[("both", "flip"), "flips"]
+    assert _of(found, "flip_rate", filter="both", perturbation="grey").verdict == "exceeds"
+
+
 def test_a_planted_bypass_is_found_with_its_queries_and_its_use_again(unfair: Any) -> None:
     found, _ = unfair
     spacing = _of(found, "bypass_rate", filter="safety-checker", means="spacing")
