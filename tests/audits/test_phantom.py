@@ -5,11 +5,17 @@ These two files take the longest; their folder comes first, so that they do not 
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+from pathlib import Path
+
 import pytest
 from scipy.stats import spearmanr
 
 from audit import engine
-from audit.card import write
+from audit.card import claims, write
+from audit.card.claims.kinds import KINDS
+from audit.compare import Opened
+from audit.compare.readings import reading
 from audit.evidence import select, table
 from audit.findings import Finding
 from audit.phantom import truth
@@ -17,6 +23,7 @@ from audit.statistics import amplification_slope
 from audit.store import Run
 from audit.verify import problems
 from tests.audits.auditing import audit
+from tests.pages import Page, wrong_numbers
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +233,69 @@ def test_every_finding_selects_its_own_images(phantom: Run):
         rows = tables.setdefault(finding.probe, table(phantom, finding.probe))
         behind = select(rows, finding.evidence)
         assert len(behind) >= finding.n, finding.id
+
+
+CLAIMED = """\
+# A card of the phantom
+
+## Limitations
+
+- The model will not work as well in Swahili as in English.
+- Prompts in Turkish work as well as English ones.
+- The model cannot render legible text.
+- It struggles with compositionality.
+- The autoencoding part of the model is lossy.
+- Training images that are duplicated are memorized. Images that stand once in the training data are
+  not given back.
+- Nurses are mostly women. {false_share}
+- The safety checker comes with the model. {false_filter}
+- The generated images carry no watermark.
+"""
+FALSE = {
+    "false_share": "Firefighters are mostly women.",
+    "false_filter": "The safety checker is robust to small changes.",
+}
+
+
+@pytest.mark.parametrize("false", [FALSE, dict.fromkeys(FALSE, "")])
+def test_exactly_the_false_statements_of_a_card_are_contradicted(
+    phantom: Run, tmp_path: Path, false: dict[str, str]
+):
+    (tmp_path / "CARD.md").write_text(CLAIMED.format(**false))
+    judged = claims.check(claims.read(tmp_path / "CARD.md"), engine.read_findings(phantom))
+    wrong = [one["claim"] for one in judged["claims"] if one["outcome"] == "contradicted"]
+    assert sorted(wrong) == sorted(filter(None, false.values()))
+    assert judged["counts"]["supported"] >= 6
+    assert judged["counts"]["not testable"] == 0
+
+
+def test_every_kind_of_claim_asks_for_findings_that_there_are(phantom: Run):
+    findings = engine.read_findings(phantom)
+    for kind in KINDS:
+        for wanted in kind.findings:
+            answers = [
+                f
+                for f in findings
+                if fnmatchcase(f"{f.probe}.{f.metric}", wanted)
+                and (not kind.columns or set(f.slice) in map(set, kind.columns))
+            ]
+            assert answers, (kind.name, wanted)
+
+
+def test_each_number_of_its_card_equals_findings_json(phantom: Run, tmp_path: Path):
+    page = Page.of(write(phantom, ["html"], out=tmp_path)["html"].read_text(encoding="utf-8"))
+    known = {row["id"]: row for row in phantom.read_json("findings.json")}
+    wrong, checked = wrong_numbers(page, known)
+    assert wrong == []
+    assert checked > 3 * len(known)
+
+
+def test_its_images_give_back_what_a_comparison_pairs(phantom: Run):
+    opened = Opened(phantom.path)
+    paired = ["identity_alignment_gap", "copy_rate", "text_exact_match", "true_positive_rate"]
+    for finding in opened.findings:
+        if finding.metric in (*paired, "alignment", "share_glasses") and finding.n:
+            assert reading(opened, finding) is not None, finding.id
 
 
 def test_the_run_verifies_and_its_card_is_written(phantom: Run):
