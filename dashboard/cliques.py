@@ -50,8 +50,9 @@ def prompts(database: duckdb.DuckDBPyConnection, views: Catalog) -> list[Prompt]
         return []
     clique = "max(clique)" if "clique" in views[NEIGHBOURS] else "NULL"
     rows = database.execute(
-        f"SELECT caption, count(*) AS seeds, {clique} AS clique FROM {NEIGHBOURS} "
-        f"WHERE {_base(views)} GROUP BY 1 HAVING count(*) > 1 "
+        # Two probes may ask the same of one seed: that is one image.
+        f"SELECT caption, count(DISTINCT request) AS seeds, {clique} AS clique FROM {NEIGHBOURS} "
+        f"WHERE {_base(views)} GROUP BY 1 HAVING seeds > 1 "
         "ORDER BY clique DESC NULLS LAST, seeds DESC, caption LIMIT ?",
         [PROMPTS],
     ).fetchall()
@@ -63,10 +64,10 @@ def prompts(database: duckdb.DuckDBPyConnection, views: Catalog) -> list[Prompt]
 
 def seeds(database: duckdb.DuckDBPyConnection, views: Catalog, text: str) -> list[Seed]:
     """The images of a prompt, in the order of their seeds as far as it is known."""
-    order = '"index"' if "index" in views[NEIGHBOURS] else "request"
+    order = 'min("index")' if "index" in views[NEIGHBOURS] else "request"
     rows = database.execute(
-        f"SELECT request, image FROM {NEIGHBOURS} WHERE caption = ? AND {_base(views)} "
-        f"ORDER BY {order}, request LIMIT ?",
+        f"SELECT request, any_value(image) FROM {NEIGHBOURS} WHERE caption = ? AND {_base(views)} "
+        f"GROUP BY request ORDER BY {order}, request LIMIT ?",
         [text, SEEDS],
     ).fetchall()
     return [Seed(str(request), str(image)) for request, image in rows]

@@ -77,9 +77,11 @@ class Pattern:
 
 
 def filters(database: duckdb.DuckDBPyConnection) -> list[str]:
-    """The filters that have scored; first those that know restricted images here."""
+    """The filters that have scored; first those that know restricted images and say more than
+    yes or no."""
     rows = database.execute(
-        f"SELECT filter FROM {SCORES} GROUP BY 1 ORDER BY bool_or(restricted) DESC NULLS LAST, 1"
+        f"SELECT filter FROM {SCORES} GROUP BY 1 ORDER BY bool_or(restricted) DESC NULLS LAST, "
+        "approx_count_distinct(score) > 2 DESC, 1"
     ).fetchall()
     return [str(name) for (name,) in rows]
 

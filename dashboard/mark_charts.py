@@ -10,26 +10,26 @@ import pandas as pd
 COLOURS = ["#2E86C1", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 SHAPES = ["circle", "triangle-up", "square", "diamond", "cross", "triangle-down"]
 GREY = "#7f8896"
-SHARE = alt.Axis(format="%", tickCount=5)
+SHARE = alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
 UNIT = alt.Scale(domain=[0, 1])
 
 
-def _codec(frame: pd.DataFrame, *, legend: bool = True) -> Any:
+def _codec(frame: pd.DataFrame) -> Any:
     names = sorted(set(frame.codec))
     colours = [COLOURS[at % len(COLOURS)] for at in range(len(names))]
     return alt.Color(
         "codec:N",
         scale=alt.Scale(domain=names, range=colours),
-        legend=alt.Legend(title=None, orient="top") if legend else None,
+        legend=alt.Legend(title=None, orient="top", symbolOpacity=1),
     )
 
 
-def _shape(frame: pd.DataFrame, *, legend: bool = True) -> Any:
+def _shape(frame: pd.DataFrame) -> Any:
     names = sorted(set(frame.codec))
     return alt.Shape(
         "codec:N",
         scale=alt.Scale(domain=names, range=[SHAPES[at % len(SHAPES)] for at in range(len(names))]),
-        legend=alt.Legend(title=None, orient="top") if legend else None,
+        legend=alt.Legend(title=None, orient="top", symbolOpacity=1),
     )
 
 
@@ -64,6 +64,7 @@ def strengths(frame: pd.DataFrame, attack: str) -> Any:
         base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(
             y=alt.Y("low:Q", title=y, scale=UNIT), y2="high:Q", xOffset=offset
         ),
+        base.mark_line(opacity=0.45).encode(y=alt.Y("tpr:Q", title=y), xOffset=offset),
         base.mark_point(filled=True, size=70, opacity=1).encode(
             y=alt.Y("tpr:Q", title=y, scale=UNIT, axis=SHARE), shape=_shape(drawn), xOffset=offset
         ),
@@ -96,7 +97,7 @@ def realised(frame: pd.DataFrame) -> Any:
     floor = 0.3 / max(float(frame.n.max()), 1.0)
     drawn = frame.assign(low=frame.low.clip(lower=floor), high=frame.high.clip(lower=floor))
     some = drawn[drawn.events > 0]
-    span = [min(floor, float(frame.nominal.min())), 1.0]
+    span = [max(floor, float(frame.nominal.min())), 1.0]
     axis = alt.Axis(format="~g", tickCount=6)
     base = alt.Chart(drawn).encode(
         x=alt.X(
@@ -104,13 +105,12 @@ def realised(frame: pd.DataFrame) -> Any:
             title="nominal p-value",
             scale=alt.Scale(type="log", domain=[float(frame.nominal.min()), 1.0], nice=False),
             axis=axis,
-        ),
-        color=_codec(drawn),
+        )
     )
     y = "share of unmarked images"
     scale = alt.Scale(type="log", domain=[floor, 1.0], nice=False, clamp=True)
-    band = base.mark_area(opacity=0.1, clip=True).encode(
-        y=alt.Y("low:Q", title=y, scale=scale), y2="high:Q"
+    band = base.mark_area(opacity=0.12, clip=True).encode(
+        y=alt.Y("low:Q", title=y, scale=scale), y2="high:Q", color=_codec(drawn)
     )
     line = (
         alt.Chart(some)

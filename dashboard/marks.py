@@ -108,11 +108,18 @@ def realised(database: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     Columns: ``codec``, ``nominal``, ``events``, ``n``, ``realised``, ``low``, ``high`` (Clopper and
     Pearson).
     """
+    clean = f"attack = 'none' AND delivery = '{CLEAN}'"
+    most = database.execute(
+        f"SELECT max(n) FROM (SELECT count(*) AS n FROM {MATCHES} WHERE {clean} GROUP BY codec)"
+    ).fetchone()
+    n = int(most[0] or 1) if most else 1
+    lowest = np.floor(np.log10(1 / n))  # n images show no rate below 1/n
+    grid = {*np.logspace(lowest, 0, GRID).round(12).tolist(), *P_VALUES[:3]}
     frame = database.execute(
-        f"SELECT codec, nominal, count(*) FILTER (p <= nominal) AS events, count(*) AS n "
+        "SELECT codec, nominal, count(*) FILTER (p <= nominal) AS events, count(*) AS n "
         f"FROM {MATCHES}, (SELECT unnest(?::DOUBLE[]) AS nominal) "
-        f"WHERE attack = 'none' AND delivery = '{CLEAN}' GROUP BY ALL ORDER BY ALL",
-        [sorted({*np.logspace(-6, 0, GRID).round(12).tolist(), 0.1, 0.01, 0.001})],
+        f"WHERE {clean} GROUP BY ALL ORDER BY ALL",
+        [sorted(grid)],
     ).df()
     limits = [clopper_pearson(int(k), int(n)) for k, n in zip(frame.events, frame.n, strict=True)]
     frame["realised"] = frame.events / frame.n

@@ -79,6 +79,7 @@ def cohen_kappa(
 
     Returns:
         κ, (low, high); all nan where one answer is always given by both: chance alone agrees then.
+        The limits are nan where the variance is 0, as for κ = 1: it tells nothing there.
 
     >>> kappa, (low, high) = cohen_kappa(20, 5, 10, 15)
     >>> round(kappa, 3), round(low, 3), round(high, 3)
@@ -99,7 +100,10 @@ def cohen_kappa(
     off = p * mean**2
     b = (1 - kappa) ** 2 * float(off.sum() - np.trace(off))
     c = (kappa - expected * (1 - kappa)) ** 2
-    half = normal_quantile(level) * float(np.sqrt(max(0.0, a + b - c) / n)) / (1 - expected)
+    variance = (a + b - c) / n
+    if variance < 1e-15:
+        return kappa, UNKNOWN
+    half = normal_quantile(level) * float(np.sqrt(variance)) / (1 - expected)
     return kappa, (max(-1.0, kappa - half), min(1.0, kappa + half))
 
 

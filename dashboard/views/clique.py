@@ -36,7 +36,7 @@ def show(database: duckdb.DuckDBPyConnection, views: Catalog, index: int, run: R
             list(known),
             key="prompt",
             bind="query-params",
-            format_func=lambda text: _told(known[text]),
+            help="Those whose seeds agree most come first.",
         )
         delta = slider(
             "Same image up to a tiled ℓ2 of",
@@ -86,12 +86,6 @@ def _asked(run: Run) -> float:
     options = probes.get("memorization") if isinstance(probes, dict) else None
     found = options.get("clique_distance") if isinstance(options, dict) else None
     return float(found) if isinstance(found, float) and 0 < found <= 1 else DELTA
-
-
-def _told(prompt: Prompt) -> str:
-    text = prompt.text if len(prompt.text) <= 80 else prompt.text[:79] + "…"
-    clique = "" if prompt.clique is None else f"{prompt.clique} of "
-    return f"{clique}{prompt.seeds} · {text}"
 
 
 def _closest(apart: NDArray[np.float64]) -> str:

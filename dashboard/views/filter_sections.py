@@ -53,12 +53,13 @@ def agreement(findings: Sequence[Finding], names: Sequence[str]) -> None:
             for key in ("both_block", f"only_{first}", f"only_{second}", "neither")
         ]
         kappa, ci = cohen_kappa(*cells) if sum(cells) else (math.nan, (math.nan, math.nan))
-        known = not math.isnan(kappa)
+        bounds = None if math.isnan(ci[0]) else ci
+        said = "one answer only" if math.isnan(kappa) else "no interval"
         body += (
             f'<tr><th scope="row">{escape(first)} and {escape(second)}</th>'
-            f"<td>{bars.interval(kappa, ci, -1, 1, reference=0.0) if known else ''}</td>"
+            f"<td>{bars.interval(kappa, bounds, -1, 1, reference=0.0)}</td>"
             f'<td class="t2i-right"><b>{parts.number(kappa)}</b>'
-            f"<small>{_bounds(ci) if known else 'one answer only'}</small></td>"
+            f"<small>{_bounds(bounds) if bounds else said}</small></td>"
             + "".join(f'<td class="t2i-right">{count:,}</td>' for count in cells)
             + f'<td class="t2i-right">{_p(detail.get("mcnemar_p"))}</td></tr>'
         )

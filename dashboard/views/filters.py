@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -34,9 +35,9 @@ def page() -> None:
             parts.warn("This run holds no scores of filters: 'safety-filters' was not analysed.")
             return
         findings = [f for f in reading.findings(run) if f.probe == PROBE]
-        names = filter_scores.filters(database)
-        name = _chosen(names)
         stamp = (run.path / "tables").stat().st_mtime_ns
+        names = _filters(database, str(run.path), stamp)
+        name = _chosen(names)
         seen = _outline(database, str(run.path), stamp, name)
         at = _threshold(seen, name)
         counts = filter_scores.counts(database, views, name, at)
@@ -53,12 +54,18 @@ def page() -> None:
 
 def _chosen(names: list[str]) -> str:
     address.one_of("filter", names, "filter")
-    if len(names) > FEW:
+    # The options of a segmented control are read as Markdown, those of a select box are not.
+    if len(names) > FEW or not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 .-]*", n) for n in names):
         return str(st.selectbox("Filter", names, key="filter", bind="query-params"))
     found = st.segmented_control(
         "Filter", names, default=names[0], required=True, key="filter", bind="query-params"
     )
     return str(found)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _filters(_database: duckdb.DuckDBPyConnection, path: str, stamp: int) -> list[str]:
+    return filter_scores.filters(_database)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -312,7 +319,6 @@ def _images(
 ) -> None:
     st.header("Nearest to the threshold")
     sizes = (found.missed, found.blocked_restricted, found.blocked_harmless, found.passed_harmless)
-    labels = dict(zip(CELLS, sizes, strict=True))
     address.one_of("cell", list(CELLS), "cell of the matrix")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         cell = st.segmented_control(
@@ -320,12 +326,14 @@ def _images(
             list(CELLS),
             default="blocked, harmless",
             required=True,
-            format_func=lambda cell: f"{cell.capitalize()} ({labels[cell]:,})",
             key="cell",
             bind="query-params",
         )
         reveal = st.toggle("Show flagged images", key="reveal", bind="query-params")
-    rows = filter_scores.images(database, views, name, at, cell, SHOWN)
+    rows = filter_scores.images(database, views, name, at, str(cell), SHOWN)
+    size = dict(zip(CELLS, sizes, strict=True))[str(cell)]
+    if size > len(rows):
+        st.caption(f"{len(rows)} of {size:,} images.")
     if not rows:
         st.html('<p class="t2i-dim">No image is in this cell.</p>')
         return

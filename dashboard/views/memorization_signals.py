@@ -36,11 +36,7 @@ def show(database: duckdb.DuckDBPyConnection, views: Catalog) -> None:
         unit = "captions" if "captions" in units else units[0]
         if len(units) > 1:
             address.one_of("points", units, "points")
-            unit = str(
-                st.selectbox(
-                    "A point is", units, key="points", bind="query-params", format_func=_one
-                )
-            )
+            unit = str(st.selectbox("Points", units, key="points", bind="query-params"))
         names = memorized.signals(database, views, unit)
         # Captions and images have other signals, so each has a choice of its own.
         x = _signal("Signal with the threshold", f"{unit}_x", list(names), names)
@@ -76,20 +72,11 @@ def show(database: duckdb.DuckDBPyConnection, views: Catalog) -> None:
         st.html(_list(rows, names[x]))
 
 
-def _one(unit: str) -> str:
-    return {"captions": "a caption", "images": "an image"}[unit]
-
-
 def _signal(label: str, key: str, options: list[str], names: dict[str, str]) -> str:
-    address.one_of(key, options, "signal")
-    found = st.selectbox(
-        label,
-        options,
-        key=key,
-        bind="query-params",
-        format_func=lambda name: parts.plain(names[name]),
-    )
-    return str(found)
+    """A column; the address holds the signal's name."""
+    columns = {names[column]: column for column in options}
+    address.one_of(key, list(columns), "signal")
+    return columns[str(st.selectbox(label, list(columns), key=key, bind="query-params"))]
 
 
 def _scatter(frame: pd.DataFrame, x: str, y: str, at: float) -> Any:

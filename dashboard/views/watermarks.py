@@ -17,7 +17,8 @@ from dashboard.marks import CLEAN, MATCHES, P_VALUES, PROVENANCE, Found
 from dashboard.queries import Catalog, catalog
 
 PROBE = "watermarks"
-AGAINST = {"strength": "strength", "psnr": "PSNR", "ssim": "SSIM"}
+AGAINST = {"strength": "strength", "PSNR": "psnr", "SSIM": "ssim"}
+"""Of the address and of the control → column."""
 STATES = {
     "Trusted": "the manifest holds and leads to an anchor that was given",
     "Valid": "the manifest holds; anybody can sign one",
@@ -83,22 +84,12 @@ def _detection(found: Sequence[Found], findings: Sequence[Finding], p: float) ->
         body += f'<tr><th scope="row">{escape(codec)}</th>'
         body += _rate(by_key.get((codec, codec)), codec)
         body += _rate(by_key.get((codec, CLEAN)), CLEAN)
-        for metric in ("watermark_psnr", "watermark_ssim"):
-            f = cost.get((metric, codec))
-            body += (
-                f'<td class="t2i-right">{parts.number(f.estimate)}<small>'
-                f"{_bounds(f.ci)}</small></td>"
-                if f
-                else '<td class="t2i-right t2i-dim">–</td>'
-            )
-        body += "</tr>"
+        body += f"<td>{_cost(cost, codec)}</td></tr>"
     st.html(
         '<div class="t2i-scroll"><table class="t2i-table t2i-marks"><thead><tr>'
-        '<th scope="col">Mark</th><th scope="col" colspan="2">Found where it was set</th>'
-        '<th scope="col" colspan="2">Found on unmarked images</th>'
-        '<th scope="col" class="t2i-right">PSNR of the mark, dB</th>'
-        f'<th scope="col" class="t2i-right">SSIM</th></tr></thead><tbody>{body}</tbody></table>'
-        "</div>"
+        '<th scope="col">Mark</th><th scope="col">Found where it was set</th>'
+        '<th scope="col">Found on unmarked images</th><th scope="col">Its cost</th></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
     smallest = max((one.exact[1] for one in found if one.delivery == CLEAN), default=1.0)
     images = max((one.rate.n for one in found if one.delivery == CLEAN), default=0)
@@ -114,15 +105,23 @@ def _detection(found: Sequence[Found], findings: Sequence[Finding], p: float) ->
 
 def _rate(one: Found | None, delivery: str) -> str:
     if one is None:
-        return '<td colspan="2" class="t2i-dim">not delivered so</td>'
+        return '<td class="t2i-dim">not delivered so</td>'
     link = parts.link("gallery", probe=PROBE, tag_delivery=delivery)
     return (
         f"<td>{bars.interval(one.rate.estimate, one.rate.ci, 0, 1)}"
-        f'<small><a href="{link}" target="_self">{one.rate.events:,} of {one.rate.n:,} images</a>'
-        f"</small></td><td><b>{parts.percent(one.rate.estimate)}</b> "
-        f"<small>{parts.percents(one.rate.ci)}</small><small>exact {parts.percents(one.exact)}"
-        "</small></td>"
+        f'<b>{parts.percent(one.rate.estimate)}</b> · <a href="{link}" target="_self">'
+        f"{one.rate.events:,} of {one.rate.n:,} images</a>"
+        f"<small>Wilson {parts.percents(one.rate.ci)}</small>"
+        f"<small>exact {parts.percents(one.exact)}</small></td>"
     )
+
+
+def _cost(cost: dict[tuple[str, str], Finding], codec: str) -> str:
+    said = ""
+    for metric, name, unit in (("watermark_psnr", "PSNR", " dB"), ("watermark_ssim", "SSIM", "")):
+        if f := cost.get((metric, codec)):
+            said += f"{name} <b>{parts.number(f.estimate)}</b>{unit}<small>{_bounds(f.ci)}</small>"
+    return said or '<span class="t2i-dim">not measured</span>'
 
 
 def _crossed(by_key: dict[tuple[str, str], Found], codecs: Sequence[str]) -> None:
@@ -154,14 +153,13 @@ def _attacks(frame: pd.DataFrame, p: float) -> None:
     if attacked.empty:
         return
     st.header("After attacks")
-    there = [name for name in AGAINST if name == "strength" or attacked[name].notna().any()]
+    there = [name for name, column in AGAINST.items() if attacked[column].notna().any()]
     address.one_of("against", there, "axis")
     against = st.segmented_control(
         "Against",
         there,
         default="strength",
         required=True,
-        format_func=AGAINST.__getitem__,
         key="against",
         bind="query-params",
     )
@@ -172,19 +170,20 @@ def _attacks(frame: pd.DataFrame, p: float) -> None:
                 with grid.container():
                     st.altair_chart(
                         mark_charts.strengths(whole, str(name)),
-                        height=230,
+                        height=250,
                         alt=f"Marks found after {name}, by strength: {_told(part)}",
                     )
         st.caption("Leftmost, without an attack; then the weakest strength first.")
     else:
-        known = frame[frame[against].notna() & (frame.attack != "none")]
+        column = AGAINST[str(against)]
+        known = attacked[attacked[column].notna()]
         st.altair_chart(
-            mark_charts.costs(known, against, AGAINST[against]),
+            mark_charts.costs(known, column, str(against)),
             height=340,
-            alt=f"Marks found over the {AGAINST[against]} of the attacked images",
+            alt=f"Marks found over the {against} of the attacked images",
         )
         st.caption(
-            f"{AGAINST[against]} of the attacked to the marked image, of a few images: the farther "
+            f"{against} of the attacked to the marked image, of a few images: the farther "
             "left a mark is lost, the more an attacker must spoil."
         )
     with st.expander("The same as a table"):

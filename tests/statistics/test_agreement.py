@@ -77,7 +77,7 @@ def test_nothing_told_apart_gives_no_alpha():
         krippendorff_alpha([[1, 2], [1, 2]], "ratio")
 
 
-@pytest.mark.parametrize("table", [(20, 5, 10, 15), (33, 7, 31, 7), (0, 4, 9, 12), (40, 0, 0, 3)])
+@pytest.mark.parametrize("table", [(20, 5, 10, 15), (33, 7, 31, 7), (0, 4, 9, 12), (40, 1, 0, 3)])
 def test_cohen_kappa_is_that_of_statsmodels(table: tuple[int, int, int, int]) -> None:
     kappa, ci = cohen_kappa(*table)
     expected = cohens_kappa(np.reshape(table, (2, 2)))
@@ -87,5 +87,7 @@ def test_cohen_kappa_is_that_of_statsmodels(table: tuple[int, int, int, int]) ->
 
 def test_kappa_of_one_answer_only_says_nothing() -> None:
     assert np.isnan(cohen_kappa(0, 0, 0, 12)[0])
+    kappa, ci = cohen_kappa(40, 0, 0, 3)
+    assert kappa == 1 and np.isnan(ci).all()
     with pytest.raises(ValueError, match="one image or more"):
         cohen_kappa(0, 0, 0, 0)
