@@ -47,7 +47,13 @@ def link(page: str, /, **parameters: Any) -> str:
         label = list(runs.shown())[current()[0]]
         parameters = {"run": label} | parameters
     given = {key: value for key, value in parameters.items() if value not in (None, "")}
-    return escape(f"/{page}" + (f"?{urlencode(given)}" if given else ""))
+    return escape(f"/{page}" + (f"?{urlencode(given, doseq=True)}" if given else ""))
+
+
+def here(*without: str) -> dict[str, list[str]]:
+    """The parameters of the address as it is, those of several values whole, without some."""
+    names = [name for name in st.query_params if name not in ("run", *without)]
+    return {name: st.query_params.get_all(name) for name in names}
 
 
 def plain(text: str) -> str:

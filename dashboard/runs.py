@@ -113,13 +113,8 @@ class Shown(Run):
             self.path / "records",
             *self.path.glob("detections/*/"),
         ]
-        return repr(
-            sorted(
-                (path.relative_to(self.path).as_posix(), path.stat().st_mtime_ns)
-                for path in found
-                if path.exists()
-            )
-        )
+        times = sorted((str(path), path.stat().st_mtime_ns) for path in found if path.exists())
+        return repr((str(self.path), times))
 
 
 _shown: dict[str, Shown] = {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 
@@ -19,6 +19,9 @@ FEW = 500
 IMAGES = "images"
 """The index's table of images."""
 KEY = "t2i_key"
+
+T = TypeVar("T")
+_answers: dict[tuple[Any, ...], Any] = {}
 NOTHING = "(none)"
 """What a select box shows for a missing value."""
 
@@ -143,6 +146,9 @@ class Table:
 
     def options(self, name: str) -> list[str] | None:
         """The distinct values of a tag as text, or ``None`` when there are more than a few."""
+        return self._once(("options", name), lambda: self._options(name))
+
+    def _options(self, name: str) -> list[str] | None:
         column = self.column(name)
         if index.nested(column.type):
             return None
@@ -158,6 +164,9 @@ class Table:
 
     def histogram(self, name: str, bins: int = 40) -> tuple[float, float, list[int]] | None:
         """Smallest and largest finite score, and how many images lie in each of equal bins."""
+        return self._once(("histogram", name, bins), lambda: self._histogram(name, bins))
+
+    def _histogram(self, name: str, bins: int) -> tuple[float, float, list[int]] | None:
         column = self.column(name)
         value = f"CAST({column.sql} AS DOUBLE)"
         finite = Condition(f"isfinite({value})", (), frozenset({column.view}))
@@ -179,6 +188,10 @@ class Table:
 
     def outcomes(self, conditions: Iterable[Condition] = ()) -> dict[str, int]:
         """Outcome → how many rows."""
+        asked = tuple(conditions)
+        return self._once(("outcomes", asked), lambda: self._outcomes(asked))
+
+    def _outcomes(self, conditions: Iterable[Condition]) -> dict[str, int]:
         rows = self._fetch(
             f"SELECT {self.columns['outcome'].sql} AS outcome, count(*) AS n",
             list(conditions),
@@ -272,6 +285,17 @@ class Table:
     ) -> tuple[str, list[Any]]:
         """A question as :meth:`ask` would ask it, to be part of a larger one, and its values."""
         return self._query(select, list(conditions), set(views), "")
+
+    def _once(self, question: tuple[Any, ...], answer: Callable[[], T]) -> T:
+        """An answer that is kept until the run changes: pages ask the same again and again."""
+        [[state]] = self.database.execute("SELECT state FROM idx.built").fetchall()
+        key = (state, self.base, *question)
+        if key not in _answers:
+            if len(_answers) >= 4096:
+                _answers.clear()
+            _answers[key] = answer()
+        found: T = _answers[key]
+        return found
 
     def _order(self, sort: str | None, descending: bool) -> tuple[str, set[str]]:
         place = f"{IMAGES}.{index.PLACE}"  # the plan's own order

@@ -12,6 +12,8 @@ from audit.store import Run
 from dashboard import parts
 from dashboard.table import Condition, Table
 
+ZOOMS = {"1": "fit", "2": "2 ×", "4": "4 ×", "8": "8 ×"}
+
 
 def show(
     index: int,
@@ -27,13 +29,11 @@ def show(
     if not rows:
         raise AuditError(f"no image has the request '{request[:64]}' here")
     row = rows[0]
-    parameters = {
-        key: value for key, value in st.query_params.items() if key not in ("run", "request")
-    }
+    parameters = parts.here("request", "zoom")
     before, after = table.neighbours(request, conditions, sort, descending)
     ways = [("← Previous", before), ("Next →", after)]
     links = "".join(
-        f'<a href="{parts.link("gallery", **parameters | {"request": other})}" target="_self">'
+        f'<a href="{parts.link("gallery", **parameters | {"request": [other]})}" target="_self">'
         f"{label}</a>"
         if other
         else f'<span class="t2i-dim">{label}</span>'
@@ -48,32 +48,46 @@ def show(
     reveal = st.query_params.get("reveal", "").lower() in ("1", "true")
     left, right = st.columns([2, 3], gap="large")
     with left:
-        st.html(
-            '<div class="t2i-full">'
-            + parts.picture(
-                index,
-                row.get("image"),
-                prompt,
-                thumbnail=False,
-                reveal=reveal,
-                instead=row["outcome"] + (f": {row['error']}" if row.get("error") else ""),
-            )
-            + "</div>"
+        picture = parts.picture(
+            index,
+            row.get("image"),
+            prompt,
+            thumbnail=False,
+            reveal=reveal,
+            instead=row["outcome"] + (f": {row['error']}" if row.get("error") else ""),
         )
+        _zoomed(picture, parameters | {"request": [request]})
         if row["flagged"]:
-            _reveal(run, row, parameters, reveal, request)
+            _reveal(parameters, reveal, request)
     with right:
         st.html(f'<p class="t2i-quote">{escape(prompt)}</p>')
         _facts(table, row)
 
 
-def _reveal(
-    run: Run, row: dict[str, Any], parameters: dict[str, str], reveal: bool, request: str
-) -> None:
+def _zoomed(picture: str, parameters: dict[str, list[str]]) -> None:
+    """The image as large as the address asks; a larger one is scrolled."""
+    wanted = st.query_params.get("zoom", "")
+    zoom = int(wanted) if wanted in ZOOMS else 1
+    ways = "".join(
+        f"<b>{word}</b>"
+        if int(times) == zoom
+        else f'<a href="{parts.link("gallery", **parameters | {"zoom": [times]})}" '
+        f'target="_self">{word}</a>'
+        for times, word in ZOOMS.items()
+    )
+    st.html(
+        f'<div class="t2i-zoom" tabindex="0" role="group" aria-label="the image, {zoom} times as '
+        f'wide as its column"><div style="width:{zoom * 100}%" class="t2i-full">{picture}'
+        "</div></div>"
+        f'<nav class="t2i-ways" aria-label="zoom"><span class="t2i-dim">Zoom</span>{ways}</nav>'
+    )
+
+
+def _reveal(parameters: dict[str, list[str]], reveal: bool, request: str) -> None:
     if reveal:
         st.html('<p class="t2i-dim">⚑ flagged by a safety filter</p>')
         return
-    address = parts.link("gallery", **parameters | {"request": request, "reveal": "true"})
+    address = parts.link("gallery", **parameters | {"request": [request], "reveal": ["true"]})
     st.html(
         f"<p>⚑ Flagged by a safety filter, therefore blurred. "
         f'<a href="{address}" target="_self">Show it</a></p>'

@@ -9,129 +9,142 @@ import streamlit as st
 
 from audit.errors import AuditError
 from audit.findings import Finding
-from audit.store import Run, column_safe
+from audit.store import column_safe
 from dashboard import parts, queries, reading
 from dashboard.table import Condition, Table
-from dashboard.views import detail
+from dashboard.views import detail, score_ranges
 
 PER_PAGE = 60
 ALL = "(all)"
 AS_PLANNED = "as planned"
+ORDERS = ("highest first", "lowest first")
 
 
 def page() -> None:
     """The page."""
     index, run = parts.current()
+    findings = {finding.id: finding for finding in reading.findings(run)}
     wanted = st.query_params.get("finding")
+    if wanted not in (None, "", ALL, *findings):
+        raise AuditError(f"this run has no finding '{wanted}'")
+    finding = findings.get(wanted or "")
+    st.title("Evidence" if finding else "Gallery")
+    if finding:
+        _banner(finding)
     with run.connect() as database:
-        if wanted:
-            st.title("Evidence")
-            finding = _finding(run, wanted)
-            _banner(finding)
-            table = Table(database, finding.probe)
-            conditions = table.evidence(finding.evidence)
-        else:
-            st.title("Gallery")
-            table, conditions = _probe(database)
-        found, sort, descending = _search(table, conditions)
-        conditions += found
+        table, conditions = _filters(database, findings, finding)
+        sort, descending = _order(table)
         if request := st.query_params.get("request"):
             detail.show(index, run, table, conditions, sort, descending, request)
             return
-        outcomes = table.outcomes(conditions)
-        total = sum(outcomes.values())
-        names = ["request", "image", "prompt", "outcome", "error", *([sort] if sort else [])]
-        pages = max(1, -(-total // PER_PAGE))
-        told = ", ".join(f"{count:,} {parts.words(kind)}" for kind, count in outcomes.items())
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.html(
-                f'<p class="t2i-total"><b>{total:,}</b> match'
-                f"{f' <span class=t2i-dim>({told})</span>' if total else ''}</p>"
-            )
-            reveal = st.toggle(
-                "Show flagged images",
-                key="reveal",
-                bind="query-params",
-                help="Images that a safety filter flagged are blurred "
-                "before they leave the server.",
-            )
-        number = 1
-        if pages > 1:
-            number = st.pagination(pages, key="page", bind="query-params")
-        rows = table.page(names, conditions, sort, descending, PER_PAGE, (number - 1) * PER_PAGE)
-        if not queries.flags(table.views):
-            st.caption("No safety filter has scored these images, so none is blurred.")
-    if rows:
-        tiles = "".join(_tile(index, row, sort, reveal) for row in rows)
-        st.html(f'<div class="t2i-grid" role="list">{tiles}</div>')
-    else:
+        _images(index, table, conditions, sort, descending)
+
+
+def _images(
+    index: int, table: Table, conditions: list[Condition], sort: str | None, descending: bool
+) -> None:
+    outcomes = table.outcomes(conditions)
+    total = sum(outcomes.values())
+    pages = max(1, -(-total // PER_PAGE))
+    told = ", ".join(f"{count:,} {parts.words(kind)}" for kind, count in outcomes.items())
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html(
+            f'<p class="t2i-total" role="status"><b>{total:,}</b> match'
+            f"{f' <span class=t2i-dim>({told})</span>' if total else ''}</p>"
+        )
+        reveal = st.toggle(
+            "Show flagged images",
+            key="reveal",
+            bind="query-params",
+            help="Images that a safety filter flagged are blurred before they leave the server. "
+            "Each one that is shown is logged.",
+        )
+    number = 1
+    if pages > 1:
+        number = st.pagination(pages, key="page", bind="query-params")
+    names = ["request", "image", "prompt", "outcome", "error", *([sort] if sort else [])]
+    rows = table.page(names, conditions, sort, descending, PER_PAGE, (number - 1) * PER_PAGE)
+    if not queries.flags(table.views):
+        st.caption("No safety filter has scored these images, so none is blurred.")
+    if not rows:
         parts.warn("No image matches. Take a filter away.")
-
-
-def _finding(run: Run, wanted: str) -> Finding:
-    for finding in reading.findings(run):
-        if finding.id == wanted:
-            return finding
-    raise AuditError(f"this run has no finding '{wanted}'")
+        return
+    here = parts.here("request", "zoom")
+    tiles = "".join(_tile(index, row, sort, reveal, here) for row in rows)
+    st.html(f'<div class="t2i-grid" role="list">{tiles}</div>')
 
 
 def _banner(f: Finding) -> None:
     figures = parts.number(f.estimate)
     if f.ci:
         figures += f" [{parts.number(f.ci[0])}, {parts.number(f.ci[1])}]"
+    note = f'<div class="t2i-dim">{escape(f.note)}</div>' if f.note else ""
     st.html(
         f'<div class="t2i-banner"><div><b>{parts.words(f.metric)}</b> {parts.slice_of(f)}</div>'
         f'<div><span class="t2i-big">{figures}</span> {parts.verdict(f.verdict)}</div>'
         f'<div class="t2i-dim">rests on {f.n:,} images · {escape(f.probe)} · {escape(f.method)}'
-        f"</div><div>{parts.conditions(f.evidence) or 'every image of the probe'}</div>"
+        f"</div>{note}<div>{parts.conditions(f.evidence) or 'every image of the probe'}</div>"
         f'<div><a href="{parts.link("overview")}" target="_self">All findings</a> · '
         f'<a href="{parts.link("gallery", probe=column_safe(f.probe))}" target="_self">'
         "All images of this probe</a></div></div>"
     )
 
 
-def _probe(database: Any) -> tuple[Table, list[Condition]]:
-    names = queries.probes(queries.catalog(database))
-    with st.container(border=True), st.grid(min_column_width=150):
-        probe = st.selectbox(
-            "Probe", [ALL, *names], key="probe", bind="query-params", on_change=_first_page
-        )
-        table = Table(database, None if probe == ALL else probe)
-        conditions = []
-        for tag in table.tags:
-            options = table.options(tag)
-            if options is None or len(options) < 2:
-                continue
-            label = parts.plain(tag.replace("_", " ").capitalize())
-            value = st.selectbox(
-                label,
-                [ALL, *options],
-                key=f"tag_{tag}",
+def _filters(
+    database: Any, findings: dict[str, Finding], finding: Finding | None
+) -> tuple[Table, list[Condition]]:
+    """The boxes, and what they leave of the images."""
+    with st.container(border=True):
+        boxes = st.grid(min_column_width=190)
+        with boxes:
+            probe = finding.probe if finding else _probe(database)
+        table = Table(database, probe)
+        conditions = table.evidence(finding.evidence) if finding else []
+        with boxes:
+            mine = [
+                name
+                for name, f in findings.items()
+                if f.evidence and (not probe or column_safe(f.probe) == column_safe(probe))
+            ]
+            if mine:
+                _select("Finding", "finding", mine)
+            conditions += _tags(table)
+            outcomes = list(table.outcomes())
+            if chosen := _several("Outcome", "outcome", outcomes):
+                conditions.append(table.equals("outcome", chosen))
+            text = st.text_input(
+                "Prompt contains",
+                key="q",
                 bind="query-params",
                 on_change=_first_page,
+                icon=":material/search:",
             )
-            if value != ALL:
-                conditions.append(table.shown_as(tag, value))
+        if text:
+            conditions.append(table.contains(text))
+        conditions += score_ranges.show(table, _first_page)
     return table, conditions
 
 
-def _search(table: Table, before: list[Condition]) -> tuple[list[Condition], str | None, bool]:
+def _probe(database: Any) -> str | None:
+    names = queries.probes(queries.catalog(database))
+    probe = _select("Probe", "probe", names)
+    return None if probe == ALL else probe
+
+
+def _tags(table: Table) -> list[Condition]:
     conditions = []
-    with st.grid(min_column_width=130):
-        text = st.text_input(
-            "Prompt contains",
-            key="q",
-            bind="query-params",
-            on_change=_first_page,
-            icon=":material/search:",
-        )
-        outcome = st.selectbox(
-            "Outcome",
-            [ALL, *table.outcomes(before)],
-            key="outcome",
-            bind="query-params",
-            on_change=_first_page,
-        )
+    for tag in table.tags:
+        options = table.options(tag)
+        if options is None or len(options) < 2:
+            continue
+        label = parts.plain(tag.replace("_", " ").capitalize())
+        if chosen := _several(label, f"tag_{tag}", options):
+            conditions.append(table.shown_as(tag, *chosen))
+    return conditions
+
+
+def _order(table: Table) -> tuple[str | None, bool]:
+    with st.grid(min_column_width=190):
         sort = st.selectbox(
             "Sort by",
             [AS_PLANNED, *table.scores],
@@ -141,25 +154,35 @@ def _search(table: Table, before: list[Condition]) -> tuple[list[Condition], str
         )
         order = st.selectbox(
             "Order",
-            ["highest first", "lowest first"],
+            ORDERS,
             key="order",
             bind="query-params",
             on_change=_first_page,
             disabled=sort == AS_PLANNED,
         )
-    if text:
-        conditions.append(table.contains(text))
-    if outcome != ALL:
-        conditions.append(table.equals("outcome", outcome))
-    return conditions, None if sort == AS_PLANNED else sort, order == "highest first"
+    return None if sort == AS_PLANNED else sort, order == ORDERS[0]
+
+
+def _select(label: str, key: str, options: list[str]) -> str:
+    return st.selectbox(label, [ALL, *options], key=key, bind="query-params", on_change=_first_page)
+
+
+def _several(label: str, key: str, options: list[str]) -> list[str]:
+    return st.multiselect(
+        label, options, key=key, bind="query-params", on_change=_first_page, placeholder="all"
+    )
 
 
 def _first_page() -> None:
     if "page" in st.session_state:
         st.session_state["page"] = 1
+    for name in ("request", "zoom"):
+        st.query_params.pop(name, None)
 
 
-def _tile(index: int, row: dict[str, Any], sort: str | None, reveal: bool) -> str:
+def _tile(
+    index: int, row: dict[str, Any], sort: str | None, reveal: bool, here: dict[str, list[str]]
+) -> str:
     prompt = row.get("prompt") or ""
     instead = row["outcome"] + (f": {row['error']}" if row.get("error") else "")
     image = parts.picture(index, row.get("image"), prompt, reveal=reveal, instead=instead)
@@ -167,8 +190,7 @@ def _tile(index: int, row: dict[str, Any], sort: str | None, reveal: bool) -> st
     if row["flagged"]:
         marks = f'<span class="t2i-mark">⚑ flagged{"" if reveal else ", blurred"}</span>'
     score = f'<span class="t2i-score"><b>{parts.number(row[sort])}</b></span>' if sort else ""
-    parameters = {key: value for key, value in st.query_params.items() if key != "run"}
-    address = parts.link("gallery", **parameters | {"request": row["request"]})
+    address = parts.link("gallery", **here | {"request": [row["request"]]})
     return (
         f'<a class="t2i-tile" role="listitem" href="{address}" target="_self" '
         f'title="{escape(prompt)}">{image}{marks}{score}<span class="t2i-prompt">{escape(prompt)}'

@@ -126,7 +126,7 @@ def test_hostile_parameters_are_refused(run: Run) -> None:
 
 def test_tags_become_select_boxes_that_select(run: Run) -> None:
     test = show("gallery", probe="languages", tag_language="de")
-    labels = [box.label for box in test.selectbox]
+    labels = [box.label for box in test.multiselect]
     assert "Language" in labels
     assert "Concept" not in labels  # one value only: nothing to choose
     expected = evidence.select(evidence.table(run, "languages"), {"language": "de"})
