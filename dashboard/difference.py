@@ -67,7 +67,8 @@ def _mean(run: Run, digest: str, other: Run, against: str) -> float:
 
 
 def _opened(run: Run, digest: str) -> Image.Image:
-    if runs.inside(run, run.image_path(digest)) is None:
+    path = runs.inside(run, run.image_path(digest))
+    if path is None or path.stat().st_size > images.MAX_BYTES:
         raise AuditError(f"image {digest} is missing")
     return run.load_image(digest)
 

@@ -210,14 +210,18 @@ def flagged_and_clean(run: Run) -> tuple[str, str]:
 
 
 def test_the_difference_of_a_flagged_image_shows_nothing_of_it(
-    client: Server, folders: list[Path]
+    client: Server, folders: list[Path], cache: Path
 ) -> None:
     flagged, clean = flagged_and_clean(Run.open(folders[0]))
     for one, two in ((flagged, clean), (clean, flagged), (flagged, flagged)):
         found = pixels(client.get(f"/difference/0/{one}/0/{two}?gain=16")[1])
         assert (found == found[0, 0]).all()  # one colour, whatever the images are
+    log = cache / "state/t2i-audit/reveals.jsonl"
+    assert not log.exists() or flagged not in log.read_text()
     found = pixels(client.get(f"/difference/0/{flagged}/0/{clean}?gain=16&reveal=1")[1])
     assert not (found == found[0, 0]).all()
+    assert log.read_text().count(flagged) == 1
+    assert clean not in log.read_text()
 
 
 def test_the_page_says_that_a_flagged_difference_is_hidden(run: Run) -> None:
