@@ -54,6 +54,7 @@ def cut(image: Image.Image, share: float) -> Image.Image:
 
 def rotated(image: Image.Image, degrees: float) -> Image.Image:
     """Turned anticlockwise about its centre, bicubic; the corners that come free are black."""
+    within("the degrees of a rotation", degrees, -360, 360)
     return image.convert("RGB").rotate(degrees, Image.Resampling.BICUBIC)
 
 
@@ -135,7 +136,7 @@ def within(name: str, value: float, low: float, high: float) -> None:
     Raises:
         AuditError: it does, or is no number.
     """
-    if not low <= value <= high:
+    if not (low <= value <= high and np.isfinite(value)):
         upper = f"at most {high:g}" if np.isfinite(high) else "finite"
         raise AuditError(f"{name} must be at least {low:g} and {upper}, not {value:g}")
 

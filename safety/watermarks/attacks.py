@@ -85,6 +85,8 @@ def _plain(
 
 def _times(image: Image.Image, strength: float) -> Image.Image:
     """Mirrored as often as `strength` says."""
+    if not (strength >= 0 and strength % 1 == 0):
+        raise AuditError(f"an image is mirrored a whole number of times, not {strength:g}")
     return change.mirrored(image) if strength % 2 else image.convert("RGB")
 
 

@@ -169,6 +169,10 @@ def test_a_combination_is_its_steps_in_order(photo: Image.Image) -> None:
         ("blur", -1, "at least 0 and finite"),
         ("overlay", 2, "share of the area"),
         ("border", 0.7, "at most 0.5"),
+        ("brighter", float("inf"), "at least 0 and finite, not inf"),
+        ("rotate", float("nan"), "degrees of a rotation"),
+        ("flip", float("nan"), "a whole number of times, not nan"),
+        ("flip", 0.5, "a whole number of times"),
     ],
 )
 def test_a_strength_out_of_range_is_refused(
