@@ -24,7 +24,7 @@ from PIL import Image
 from audit import atomic
 from audit.errors import AuditError
 
-from .codecs import Codec, match
+from .codecs import Codec, check_message, is_black, matched
 from .null_report import LEAST_IMAGES, NullReport, bit_report, null_report
 
 Floats = NDArray[np.float64]
@@ -137,7 +137,7 @@ class Calibration:
         mark: the codec's or latent mark's name.
         key: SHA-256 of the message or key; a message may be a secret, so it is not stored.
         population: of which clean images, in words.
-        unreadable: images that were too small for the mark and are not in the null.
+        unreadable: images that were too small for the mark, or black, and are not in the null.
     """
 
     mark: str
@@ -183,21 +183,21 @@ def calibrate(
 ) -> Calibration:
     """Measure the null of a codec's own message on clean images, in a stream.
 
-    The statistic is the number of agreeing bits in the best domain and polarity, as
-    :func:`safety.watermarks.codecs.match` has it.
+    The statistic is what :func:`safety.watermarks.codecs.matched` counts: agreeing bits in the best
+    domain and polarity, or, of a mark without a message that checks itself, whether it is there.
+    Black images are left out, as detection does it.
 
     Args:
         groups: what each image comes from (a photograph, a prompt), for the self-test.
         keys: how many random messages are held against the same bits, for the worst of them.
 
     Raises:
-        AuditError: the codec has no message, or there are too few images that it can read.
+        AuditError: the codec has neither message nor check, or too few images can be read.
     """
-    if not len(codec.bits):
-        raise AuditError(f"the mark '{codec.name}' has no message whose bits could be counted")
+    check_message(codec)
     decoded, readable, total, waiting = [], [], 0, iter(images)
     while chunk := list(islice(waiting, CHUNK)):
-        fit = [image.width * image.height >= codec.smallest for image in chunk]
+        fit = [i.width * i.height >= codec.smallest and not is_black(i) for i in chunk]
         readable += fit
         total += len(chunk)
         kept = [image for image, fits in zip(chunk, fit, strict=True) if fits]
@@ -206,9 +206,13 @@ def calibrate(
     if groups is not None and len(groups) != total:
         raise AuditError(f"{total} clean images but {len(groups)} groups")
     bits = np.concatenate(decoded) if decoded else np.zeros((0, 1, len(codec.bits)), bool)
-    null = Null.measure(match(bits, codec.bits).matches)
+    found = matched(codec, bits)
+    null = Null.measure(found.matches)
     kept_groups = None if groups is None else np.asarray(groups)[np.array(readable)]
-    report = bit_report(bits, codec.bits, kept_groups, keys, seed)
+    if len(codec.bits):
+        report = bit_report(bits, codec.bits, kept_groups, keys, seed)
+    else:
+        report = null_report(found.matches, found.p, kept_groups, best=1, seed=seed)
     unreadable = total - len(bits)
     return Calibration(codec.name, key_of(codec.bits), population, null, report, unreadable)
 

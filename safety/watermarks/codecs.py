@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -150,6 +150,43 @@ def match(decoded: Bits, keys: Bits) -> Match:
     return surest(agreement(decoded, keys), decoded.shape[-1])
 
 
+def matched(codec: Codec, decoded: Bits) -> Match:
+    """What `codec.decode` gave against the codec's own message; of a mark without one that checks
+    itself 1 match where it says that it is there, with its own chance, else 0.
+
+    Raises:
+        AuditError: it has neither.
+    """
+    if len(codec.bits):
+        return match(decoded, codec.bits)
+    check_message(codec)
+    checking = cast(SelfChecking, codec)
+    there = checking.present(decoded)
+    nothing = np.zeros(len(there), np.int64)
+    p = np.where(there, checking.chance, 1.0)
+    return Match(there.astype(np.int64), nothing, nothing.astype(bool), p)
+
+
+def check_message(codec: Codec) -> None:
+    """That a mark can be told from none.
+
+    Raises:
+        AuditError: it has no message to compare with and does not check itself.
+    """
+    if not len(codec.bits) and not hasattr(codec, "present"):
+        raise AuditError(f"the mark '{codec.name}' has no message to compare with: give one")
+
+
+def is_black(image: Image.Image) -> bool:
+    """Whether no pixel lies above :data:`BLACK`: a blacked-out image holds nothing to decode."""
+    rgb = image.convert("RGB")
+    # One pixel tells nearly every image apart.
+    if max(rgb.getpixel((image.width // 2, image.height // 2))) > BLACK:  # type: ignore[arg-type]
+        return False
+    extrema: Any = rgb.getextrema()
+    return all(high <= BLACK for _, high in extrema)
+
+
 def by_size(
     images: Sequence[Image.Image], smallest: int, name: str, limit: int = 1 << 18
 ) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
@@ -184,6 +221,8 @@ def unpacked(message: bytes) -> Bits:
     return np.unpackbits(np.frombuffer(message, np.uint8)).astype(bool)
 
 
+BLACK = 16
+"""An image without a pixel above this is taken for one that a safety checker blacked out."""
 LEAST_PIXELS = 256 * 256
 """invisible-watermark refuses smaller images: too few blocks for the message."""
 

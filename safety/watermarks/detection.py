@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -18,16 +18,13 @@ from audit.errors import AuditError
 from audit.store import column_safe
 
 from .attacks import ATTACKS
-from .codecs import Codec, Match, SelfChecking, agreement, surest
+from .codecs import Codec, agreement, check_message, is_black, matched, surest
 from .settings import Settings, codecs_of, settings
 
 if TYPE_CHECKING:
     from audit.study import Study
 
     from .calibration import Calibration
-
-BLACK = 16
-"""An image without a pixel above this is taken for one that a safety checker blacked out."""
 
 
 @dataclass(frozen=True)
@@ -75,26 +72,24 @@ def detect(
         AuditError: the codec has no message to compare with and does not check itself, or the
             calibration is another's.
     """
+    check_message(codec)
     states = _states(images, [is_black(image) for image in images], codec.smallest)
     readable = np.flatnonzero(states == "read")
     if calibration is not None:
         from .calibration import key_of
 
         calibration.check_owner(codec.name, key_of(codec.bits))
-    if len(codec.bits):
-        counts = count(codec, images, states == "read")
-        found = surest(counts[readable], len(codec.bits))
-    else:
-        found = _self_checked(codec, [images[int(place)] for place in readable])
     total = len(images)
     matches, inverted = np.zeros(total, np.int64), np.zeros(total, bool)
     nominal, calibrated = np.full(total, np.nan), np.full(total, np.nan)
     domain = np.full(total, "", dtype="<U32")
-    matches[readable], inverted[readable] = found.matches, found.inverted
-    nominal[readable] = found.p
-    domain[readable] = np.array(codec.domains)[found.domain]
-    if calibration is not None:
-        calibrated[readable] = calibration.null.p(found.matches)
+    if len(readable):
+        found = matched(codec, codec.decode([images[int(place)] for place in readable]))
+        matches[readable], inverted[readable] = found.matches, found.inverted
+        nominal[readable] = found.p
+        domain[readable] = np.array(codec.domains)[found.domain]
+        if calibration is not None:
+            calibrated[readable] = calibration.null.p(found.matches)
     return Detection(
         codec.name,
         len(codec.bits),
@@ -125,34 +120,11 @@ def count(
     return counts
 
 
-def _self_checked(codec: Codec, images: Sequence[Image.Image]) -> Match:
-    """Of a mark whose bits say by themselves whether it is there: 1 match or 0."""
-    if not hasattr(codec, "present"):
-        raise AuditError(f"the mark '{codec.name}' has no message to compare with: give one")
-    checking = cast(SelfChecking, codec)
-    there = np.zeros(len(images), bool)
-    if images:
-        there = checking.present(checking.decode(images))
-    nothing = np.zeros(len(images), np.int64)
-    p = np.where(there, checking.chance, 1.0)
-    return Match(there.astype(np.int64), nothing, nothing.astype(bool), p)
-
-
-def is_black(image: Image.Image) -> bool:
-    """Whether no pixel lies above :data:`BLACK`: a blacked-out image holds nothing to decode."""
-    rgb = image.convert("RGB")
-    # One pixel tells nearly every image apart.
-    if max(rgb.getpixel((image.width // 2, image.height // 2))) > BLACK:  # type: ignore[arg-type]
-        return False
-    extrema: Any = rgb.getextrema()
-    return all(high <= BLACK for _, high in extrema)
-
-
 class WatermarkDetector:
     """Reads every asked mark from every image, and attacks the images that carry one.
 
     Columns, for each codec of the settings, dashes as underscores:
-        black: no pixel above :data:`BLACK`; nothing is read from such an image.
+        black: see :func:`safety.watermarks.codecs.is_black`; nothing is read from such an image.
         <codec>_bits: the length of its message.
         <codec>_matches_<domain>: how many bits agree with it; ``None`` where it cannot be read.
         attacked: the mark that was read again after attacks: the one set on delivery, else one

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +13,7 @@ from audit.errors import AuditError
 from audit.statistics import clopper_pearson, rate
 
 from .calibration import Calibration, key_of
-from .codecs import Codec, SelfChecking, agreement, match
+from .codecs import Codec, agreement, check_message, matched
 
 Floats = NDArray[np.float64]
 
@@ -84,8 +83,7 @@ def subject_of(
         AuditError: the codec cannot embed, has neither message nor a check of its own, or an
             image is too small.
     """
-    if not len(codec.bits) and not hasattr(codec, "present"):
-        raise AuditError(f"the mark '{codec.name}' has no message to compare with: give one")
+    check_message(codec)
     return Subject(
         codec.name,
         key_of(codec.bits),
@@ -100,12 +98,8 @@ def subject_of(
 
 def _scores(codec: Codec, images: Sequence[Image.Image]) -> Scores:
     decoded = codec.decode(images)
-    if not len(codec.bits):
-        checking = cast(SelfChecking, codec)
-        there = checking.present(decoded)
-        return Scores(there.astype(float), np.where(there, checking.chance, 1.0))
-    found = match(decoded, codec.bits)
-    shares = agreement(decoded, codec.bits) / len(codec.bits)
+    found = matched(codec, decoded)
+    shares = agreement(decoded, codec.bits) / len(codec.bits) if len(codec.bits) else None
     return Scores(found.matches.astype(float), found.p, shares)
 
 

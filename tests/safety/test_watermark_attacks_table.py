@@ -112,7 +112,7 @@ def test_a_refused_calibration_or_nominal_p_value_is_said_and_anothers_is_an_err
     noise: list[Image.Image],
 ) -> None:
     codec = FirstPixels()
-    dark = [Image.new("RGB", (40, 16), (value, 0, 0)) for value in (0, 2, 4)] * 20
+    dark = [Image.new("RGB", (40, 16), (value, 0, 0)) for value in (90, 92, 94)] * 20
     subject = subject_of(codec, noise[:5])
     codec.bits = np.zeros(32, bool)
     useless = calibrate(codec, dark, "dark", keys=5)

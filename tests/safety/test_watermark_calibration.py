@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import binom, binomtest, ks_2samp, kstest
 
 from audit.errors import AuditError
@@ -17,7 +18,8 @@ from safety.watermarks.calibration import (
     calibrate_statistic,
     key_of,
 )
-from safety.watermarks.codecs import Codec, InvisibleWatermark, match
+from safety.watermarks.codecs import Codec, InvisibleWatermark, match, matched
+from safety.watermarks.detection import detect
 from safety.watermarks.keys import KeyNulls, folded
 from safety.watermarks.null_report import (
     LEVEL,
@@ -33,7 +35,7 @@ from safety.watermarks.presets import (
     stable_diffusion_v2,
     stable_diffusion_xl,
 )
-from tests.safety import rivagan_null
+from tests.safety import latent_null, networks, rivagan_null
 from tests.safety.clean import crops, portraits
 
 IMAGES = 2000
@@ -44,20 +46,51 @@ CODECS: dict[str, Codec] = {
     "dwtDctSvd": InvisibleWatermark("dwtDctSvd", b"audit!", "dwtDctSvd"),
     "rivaGan": rivagan_null.CODEC,
 }
+POPULATIONS = [
+    *((name, "crops") for name in CODECS),
+    *((name, "portraits") for name in CODECS if name != "rivaGan"),
+    *((name, "portraits") for name in latent_null.MARKS),
+    ("trustmark", "crops"),
+]
+"""Natural crops and portraits of the phantom's corpus, 2,000 of each."""
 
 
 @cache
-def clean_bits(name: str) -> np.ndarray:
-    """Read from the natural crops, shape (IMAGES, domains, n)."""
+def clean_bits(name: str, population: str = "crops") -> np.ndarray:
+    """Read from clean images, shape (IMAGES, domains, n)."""
     if name == "rivaGan":
         return rivagan_null.kept()
-    return CODECS[name].decode(crops(IMAGES))
+    if name in networks.BITS:
+        return networks.kept()[name]
+    return CODECS[name].decode(crops(IMAGES) if population == "crops" else portraits(IMAGES))
 
 
-def test_the_bits_that_are_kept_of_the_slow_codec_are_what_it_reads() -> None:
-    read = rivagan_null.CODEC.decode([crops(IMAGES)[at] for at in (0, 7)])
+@cache
+def clean_statistic(name: str, population: str) -> np.ndarray:
+    """Shape (IMAGES,): agreeing bits, or what a mark without them says."""
+    if name in latent_null.MARKS:
+        return latent_null.kept()[name]
+    if name == "trustmark":
+        return matched(networks.network(name), networks.kept()[name]).matches
+    return match(clean_bits(name, population), CODECS[name].bits).matches
+
+
+def test_the_statistics_that_are_kept_of_marks_in_the_noise_are_what_the_phantom_reads() -> None:
+    backend, kept = latent_null.opened(), latent_null.kept()
+    if str(kept["model"]) != latent_null.model(backend):
+        pytest.skip("the phantom was trained anew: python -m tests.safety.latent_null")
+    read = latent_null.read(backend, latent_null.portraits()[:2])
+    for name, found in read.items():
+        np.testing.assert_allclose(found, kept[name][:2], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["rivaGan", *networks.BITS])
+def test_the_bits_that_are_kept_of_slow_codecs_are_what_they_read(name: str) -> None:
+    codec = rivagan_null.CODEC if name == "rivaGan" else networks.network(name)
+    kept = rivagan_null.kept() if name == "rivaGan" else networks.kept()[name]
+    read = codec.decode([crops(IMAGES)[at] for at in (0, 7)])
     # An output on the threshold may fall to the other side on another processor.
-    assert (read != rivagan_null.kept()[[0, 7]]).sum() <= 1
+    assert (read != kept[[0, 7]]).sum() <= 1
 
 
 def _halves(statistic: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,9 +98,12 @@ def _halves(statistic: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return statistic[order[::2]], statistic[order[1::2]]
 
 
-@pytest.mark.parametrize("name", CODECS)
-def test_calibrated_p_values_of_clean_images_that_were_held_out_are_uniform(name: str) -> None:
-    statistic = match(clean_bits(name), CODECS[name].bits).matches
+@pytest.mark.parametrize(("name", "population"), POPULATIONS)
+def test_calibrated_p_values_of_clean_images_that_were_held_out_are_uniform(
+    name: str, population: str
+) -> None:
+    statistic = clean_statistic(name, population)
+    assert len(statistic) >= IMAGES
     for seed in range(3):
         measured, held_out = _halves(statistic, seed)
         null, rng = Null.measure(measured), np.random.default_rng(seed)
@@ -335,7 +371,37 @@ def test_an_image_without_a_statistic_has_no_p_value() -> None:
         Null.measure(range(50)).p([1.0, np.nan])
 
 
-def test_a_codec_without_message_cannot_be_calibrated_by_bits() -> None:
+def test_a_mark_that_checks_itself_is_calibrated_by_how_often_it_says_so() -> None:
+    """TrustMark's code accepts 2.5% of random bits; which images those are is the network's."""
+    mark, images = networks.network("trustmark"), crops(IMAGES)
+    black = [Image.new("RGB", (256, 256))] * 3
+    found = calibrate(mark, [*black, *images[:200]], "crops")
+    said = clean_statistic("trustmark", "crops")[:200]
+    assert (found.unreadable, found.report.images) == (3, 200)
+    assert found.null.p([0, 1]).tolist() == [1.0, (1 + said.sum()) / 201]
+    assert found.report.keys == () and found.report.refusal is None
+    checked = detect(mark, [*images[:200], *black], found)
+    assert checked.kind == "calibrated" and np.isnan(checked.p[200:]).all()
+    np.testing.assert_array_equal(checked.p[:200] < 1, said == 1)
+
+
+def test_a_mark_that_takes_every_clean_image_for_its_own_is_refused() -> None:
+    class Credulous:
+        name, bits, domains, smallest = "own", np.zeros(0, bool), ("uint8",), 1
+        chance, note = 1e-3, ""
+
+        def decode(self, images: list[Image.Image]) -> np.ndarray:
+            return np.zeros((len(images), 1, 8), bool)
+
+        def present(self, decoded: np.ndarray) -> np.ndarray:
+            return np.arange(len(decoded)) % 10 == 0
+
+    report = calibrate(Credulous(), crops(IMAGES)[:100], "crops").report  # type: ignore[arg-type]
+    assert report.refusal is not None and report.refusal.startswith("10% of the clean images")
+    assert report.nominal_refusal is not None
+
+
+def test_a_codec_without_message_or_check_cannot_be_calibrated() -> None:
     class Silent:
         name, bits, domains, smallest = "silent", np.zeros(0, bool), ("uint8",), 1
 

@@ -15,8 +15,8 @@ from audit.detectors.base import Batch, Item
 from audit.errors import AuditError
 from audit.plan import Request
 from safety.watermarks.calibration import calibrate
-from safety.watermarks.codecs import InvisibleWatermark, match, surest
-from safety.watermarks.detection import WatermarkDetector, detect, is_black
+from safety.watermarks.codecs import InvisibleWatermark, is_black, match, surest
+from safety.watermarks.detection import WatermarkDetector, detect
 from safety.watermarks.presets import stable_diffusion_v2
 from tests.safety.clean import crops
 from tests.safety.synthetic import study
