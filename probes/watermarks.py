@@ -20,8 +20,8 @@ from probes.watermarking.settings import MARGIN, PROBE, Settings, settings
 from safety.slices import outcomes
 from safety.watermarks.codecs import Codec
 from safety.watermarks.latent_detection import NAME as LATENT
-from safety.watermarks.latent_detection import LatentReading, marks_of
-from safety.watermarks.readings import Readings, all_matches, length_column
+from safety.watermarks.latent_detection import LatentReading, each_attack, marks_of
+from safety.watermarks.readings import Attack, Readings, all_matches, length_column
 from safety.watermarks.settings import codecs_of
 from safety.watermarks.settings import settings as settings_of_detector
 
@@ -74,6 +74,7 @@ class Watermarks:
                 deliveries[codec] = {"deliver_size": SIDE, "watermark": codec}
         unseen = dict.fromkeys(deliveries, LATENT)
         if noise := marks_of(study):
+            each_attack(study)  # a wrong one is said before an image is made
             # As they are made: a resize is an attack, and here the mark itself is in question.
             deliveries |= {UNMARKED: {}} | {mark: {"watermark": mark} for mark in noise}
         for delivery, changes in deliveries.items():
@@ -88,30 +89,35 @@ class Watermarks:
         frame = table(run, self.name)
         if frame.empty:
             return Analysis([not_tested("detection_rate", {}, "the suite has no prompts for it")])
-        asked = settings(study)
-        noise = list(_of_noise(frame, marks_of(study), asked))
+        asked, marks = settings(study), marks_of(study)
         made = codecs_of(settings_of_detector(study).codecs)[0]
         known = dict.fromkeys([*frame["delivery"].unique(), *made, *plugins.names("watermarks")])
         codecs = [name for name in known if length_column(name) in frame]
+        read, noise = Readings(frame), Readings(frame, LatentReading, UNMARKED)
+        findings: list[Finding] = []
+        tables: dict[str, pd.DataFrame] = {}
+        for codec in codecs:
+            findings += _of_codec(run, read, codec, codecs, made, asked)
         if not codecs:
             status = run.read_json("detectors.json").get("watermark") or {}
             reason = status.get("unavailable") or "no image was read"
             counts = outcomes(frame, pd.Series(False, frame.index))
-            return Analysis([not_tested("detection_rate", {}, reason, counts), *noise])
-        read = Readings(frame)
-        findings = [
-            one for codec in codecs for one in _of_codec(run, read, codec, codecs, made, asked)
-        ]
-        findings += noise
-        states = provenance.state_of_each(read, codecs, study, asked)
-        findings += provenance.findings(frame, states)
+            findings.append(not_tested("detection_rate", {}, reason, counts))
+        attacks = each_attack(study) if marks else []
+        for mark in marks:
+            findings += _of_noise(noise, mark, attacks, asked)
+        if codecs:
+            states = provenance.state_of_each(read, codecs, study, asked)
+            findings += provenance.findings(frame, states)
+            tables = {"matches": all_matches(read, codecs, asked.attacks), "provenance": states}
         costs = {one: cost.of_attacks(pairs(run, read, one), asked.attacks) for one in codecs}
-        tables = {
-            "matches": all_matches(read, codecs, asked.attacks),
-            "robustness": rates.curves(read, codecs, asked.attacks, costs),
-            "null": rates.nulls(read, codecs),
-            "provenance": states,
-        }
+        curves = (
+            rates.curves(read, codecs, asked.attacks, costs),
+            rates.curves(noise, marks, attacks, {}),
+        )
+        tables["robustness"] = pd.concat(curves, ignore_index=True)
+        nulls = rates.nulls(read, codecs), rates.nulls(noise, marks)
+        tables["null"] = pd.concat(nulls, ignore_index=True)
         return Analysis(findings, {name: rows for name, rows in tables.items() if len(rows)})
 
 
@@ -133,19 +139,18 @@ def _of_codec(
     yield rates.bit_accuracy(marked)
     yield rates.inverted(marked)
     for attack in asked.attacks:
-        yield rates.after_attack(read.of(codec, codec, attack))
+        yield rates.after_attack(read.of(codec, codec, attack), marked.best_domain)
     twins = pairs(run, read, codec)
     yield from cost.findings(marked, twins)
     if codec in made:
         yield from forgery.findings(marked, twins, made[codec])
 
 
-def _of_noise(frame: pd.DataFrame, marks: Sequence[str], asked: Settings) -> Iterator[Finding]:
-    """Marks that lie in the initial noise, read by inversion."""
-    for mark in marks:
-        clean, marked = (
-            LatentReading(frame, frame[frame["delivery"] == delivery], mark, delivery)
-            for delivery in (UNMARKED, mark)
-        )
-        yield rates.false_positives(clean, False)
-        yield from rates.true_positives(marked, asked.calibrations.get(mark))
+def _of_noise(
+    read: Readings, mark: str, attacks: Sequence[Attack], asked: Settings
+) -> Iterator[Finding]:
+    """A mark that lies in the initial noise, read by inversion."""
+    yield rates.false_positives(read.of(mark, UNMARKED), False)
+    yield from rates.true_positives(read.of(mark, mark), asked.calibrations.get(mark))
+    for attack in attacks:
+        yield rates.after_attack(read.of(mark, mark, attack), "")

@@ -106,9 +106,10 @@ def of_images(
 def counted(reading: Reading) -> dict[str, int]:
     """What became of a delivery's images; black ones, which hold nothing to decode, apart."""
     counts = outcomes(reading.delivered, reading.is_read)
-    if "watermark_black" not in reading.delivered:
+    column = f"{reading.detector}_black"
+    if column not in reading.delivered:
         return counts
-    black = known_true(reading.delivered["watermark_black"])
+    black = known_true(reading.delivered[column])
     left = int((black & ~reading.is_read & (reading.delivered["outcome"] == "ok")).sum())
     if left:
         counts["black"] = left

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from audit.errors import AuditError
-from audit.findings import Finding, judge
-from audit.statistics import rate
+from audit.findings import Finding, Side, judge
+from audit.statistics import Rate, rate
 from audit.study import Study
 from safety.slices import evidence, outcomes
 from safety.watermarks import c2pa
@@ -72,23 +72,9 @@ def _undecodable(frame: pd.DataFrame, states: pd.DataFrame) -> Finding:
         f"{int(made['black'].sum())} are black or would be, "
         f"{int((lost & ~made['black'].astype(bool)).sum())} too small."
     )
-    return Finding(
-        PROBE,
-        "undecodable_rate",
-        {},
-        found.estimate,
-        found.ci,
-        n=found.n,
-        clusters=made["prompt"].nunique(),
-        method=found.method,
-        reference=0.0,
-        reference_name="every image can be decoded",
-        threshold=MARGIN,
-        verdict=judge(found.ci, 0.0, MARGIN, side="above", n=found.n, least=LEAST),
-        evidence=_selected(frame, made),
-        note=note,
-        detail={"events": found.events, "outcomes": counts},
-    )
+    detail = {"events": found.events, "outcomes": counts}
+    reference = (0.0, "every image can be decoded")
+    return _share(frame, made, "undecodable_rate", found, reference, "above", note, detail)
 
 
 def _agreement(frame: pd.DataFrame, states: pd.DataFrame) -> Finding:
@@ -119,6 +105,22 @@ def _agreement(frame: pd.DataFrame, states: pd.DataFrame) -> Finding:
         + ", ".join(f"{count} {what}" for what, count in table.items())
         + "."
     )
+    detail = {"table": table, "states": counts}
+    return _share(frame, known, metric, found, (1.0, "both say the same"), "below", note, detail)
+
+
+def _share(
+    frame: pd.DataFrame,
+    chosen: pd.DataFrame,
+    metric: str,
+    found: Rate,
+    reference: tuple[float, str],
+    side: Side,
+    note: str,
+    detail: Mapping[str, Any],
+) -> Finding:
+    """A share of the images that are `chosen` of those delivered as they are made."""
+    value, name = reference
     return Finding(
         PROBE,
         metric,
@@ -126,21 +128,16 @@ def _agreement(frame: pd.DataFrame, states: pd.DataFrame) -> Finding:
         found.estimate,
         found.ci,
         n=found.n,
-        clusters=known["prompt"].nunique(),
+        clusters=chosen["prompt"].nunique(),
         method=found.method,
-        reference=1.0,
-        reference_name="both say the same",
+        reference=value,
+        reference_name=name,
         threshold=MARGIN,
-        verdict=judge(found.ci, 1.0, MARGIN, side="below", n=found.n, least=LEAST),
-        evidence=_selected(frame, known),
+        verdict=judge(found.ci, value, MARGIN, side=side, n=found.n, least=LEAST),
+        evidence=evidence(frame, frame.loc[chosen.index], {"delivery": "clean", "outcome": "ok"}),
         note=note,
-        detail={"table": table, "states": counts},
+        detail=dict(detail),
     )
-
-
-def _selected(frame: pd.DataFrame, chosen: pd.DataFrame) -> dict[str, Any]:
-    rows = frame.loc[chosen.index]
-    return evidence(frame, rows, {"delivery": "clean", "outcome": "ok"})
 
 
 def _credentials(

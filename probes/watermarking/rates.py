@@ -139,8 +139,9 @@ def _found(marked: Reading, p: NDArray[np.float64], fpr: float, kind: str) -> Fi
     )
 
 
-def after_attack(attacked: Reading) -> Finding:
-    """Marked images whose mark is still found, at the smallest false-positive rate."""
+def after_attack(attacked: Reading, domain: str) -> Finding:
+    """Marked images whose mark is still found, at the smallest false-positive rate; the accuracy of
+    its bits is that of the domain in which the unattacked ones are read best."""
     assert attacked.attack is not None
     name, strength = attacked.attack
     found = rate(attacked.match.p <= STRICT, attacked.rows["prompt"])
@@ -157,8 +158,8 @@ def after_attack(attacked: Reading) -> Finding:
         side="below",
         rule=f"nominal p ≤ {STRICT:g}",
         note=note,
-        detail={"bit_accuracy": float((attacked.upright / max(attacked.bits, 1)).mean())}
-        if found.n
+        detail={"bit_accuracy": float(attacked.upright(domain).mean()) / attacked.bits}
+        if attacked.bits
         else {},
     )
 
@@ -172,9 +173,10 @@ def bit_accuracy(marked: Reading) -> Finding:
     """
     if marked.rows.empty:
         return of_images(marked, "bit_accuracy", None, None, method="", note="", detail={})
-    share = marked.upright / marked.bits
+    upright = marked.upright(marked.best_domain)
+    share = upright / marked.bits
     estimate, ci = mean_by_prompt(share, marked.rows["prompt"], 0.0, 1.0)
-    right, total = int(marked.upright.sum()), len(share) * marked.bits
+    right, total = int(upright.sum()), len(share) * marked.bits
     return of_images(
         marked,
         "bit_accuracy",
@@ -185,8 +187,10 @@ def bit_accuracy(marked: Reading) -> Finding:
         reference_name="every bit",
         margin=MARGIN,
         side="below",
-        note=f"{estimate:.1%} of the bits of {marked.codec} are read as set; half is chance.",
+        note=f"{estimate:.1%} of the bits of {marked.codec} are read as set, in "
+        f"{marked.best_domain}; half is chance.",
         detail={
+            "domain": marked.best_domain,
             "lowest": float(share.min()),
             "highest": float(share.max()),
             "bits_right": right,
@@ -225,6 +229,7 @@ def curves(
     tried: list[Attack | None] = [None, *attacks]
     rows: list[dict[str, Any]] = []
     for codec in codecs:
+        domain = readings.of(codec, codec).best_domain
         for attack in tried:
             marked = readings.of(codec, codec, attack)
             if marked.rows.empty:
@@ -244,7 +249,9 @@ def curves(
                         "low": low,
                         "high": high,
                         "n": found.n,
-                        "bit_accuracy": float((marked.upright / marked.bits).mean()),
+                        "bit_accuracy": float(marked.upright(domain).mean()) / marked.bits
+                        if marked.bits
+                        else None,
                         "psnr": cost.psnr if cost else float("nan"),
                         "ssim": cost.ssim if cost else float("nan"),
                     }
@@ -256,7 +263,7 @@ def nulls(readings: Readings, codecs: Iterable[str]) -> pd.DataFrame:
     """Nominal against realised false-positive rate on the clean images: a row per mark and rate."""
     rows = []
     for codec in codecs:
-        clean = readings.of(codec, "clean")
+        clean = readings.of(codec, readings.clean)
         p = clean.match.p
         for nominal in DRAWN:
             if len(p):

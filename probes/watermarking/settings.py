@@ -63,9 +63,24 @@ def settings(study: Study) -> Settings:
         from safety.watermarks.calibration import load
 
         calibrations = {found.mark: found for found in load(Path(str(file)).expanduser())}
+        for mark, key in _keys(study).items():
+            if mark in calibrations:
+                calibrations[mark].check_owner(mark, key)
     return Settings(
         tuple(prompts),
         tuple(settings_of_detector(study).each_attack),
         calibrations,
         tuple(Path(path).expanduser() for path in anchors),
     )
+
+
+def _keys(study: Study) -> dict[str, str]:
+    """What the marks that are looked for are known by to a calibration."""
+    from audit import plugins
+    from safety.watermarks.calibration import key_of
+    from safety.watermarks.latent_detection import marks_of
+    from safety.watermarks.settings import codecs_of
+
+    made, _ = codecs_of(settings_of_detector(study).codecs)
+    keys = {name: key_of(codec.bits) for name, codec in made.items()}
+    return keys | {name: plugins.load("latent_watermarks", name)().key for name in marks_of(study)}

@@ -34,6 +34,7 @@ class Reading:
     codec: str
     delivery: str
     attack: Attack | None = None
+    detector = "watermark"
 
     @cached_property
     def columns(self) -> dict[str, str]:
@@ -51,7 +52,7 @@ class Reading:
         """Of the delivered rows, those whose image could be read."""
         found: pd.Series[bool] = self.delivered[list(self.columns.values())].notna().any(axis=1)
         if self.attack is not None:
-            carried = self.delivered.get("watermark_attacked")
+            carried = self.delivered.get(f"{self.detector}_attacked")
             found &= False if carried is None else carried == self.codec
         return found
 
@@ -74,6 +75,11 @@ class Reading:
         return self.rows[list(self.columns.values())].dropna(axis=1, how="all")
 
     @cached_property
+    def _kept(self) -> dict[str, str]:
+        there = set(self._counts)
+        return {name: column for name, column in self.columns.items() if column in there}
+
+    @cached_property
     def match(self) -> Match:
         """The surest of each row's tests; its p-value is corrected for domains and polarities."""
         if self.rows.empty:
@@ -87,18 +93,22 @@ class Reading:
         return self.match.matches.astype(float)
 
     @cached_property
-    def upright(self) -> NDArray[np.int64]:
-        """Agreeing bits of the message itself in the domain where they are most, shape (rows,)."""
+    def best_domain(self) -> str:
+        """The domain in which the message is read best, over all rows; that of a decoder that was
+        told it. The better one of each image by itself would lift even chance above a half."""
+        means = [(name, self._counts[column].mean()) for name, column in self._kept.items()]
+        return max(means, key=lambda pair: pair[1])[0] if means else ""
+
+    def upright(self, domain: str) -> NDArray[np.int64]:
+        """Agreeing bits of the message itself in a domain, shape (rows,)."""
         if self.rows.empty:
             return np.zeros(0, np.int64)
-        most: NDArray[np.int64] = self._counts.to_numpy(np.int64).max(axis=1)
-        return most
+        return self._counts[self.columns[domain]].to_numpy(np.int64)
 
     @cached_property
     def domain(self) -> NDArray[np.str_]:
         """The domain of the surest test, shape (rows,)."""
-        kept = set(self._counts)
-        names = np.array([name for name, column in self.columns.items() if column in kept] or [""])
+        names = np.array(list(self._kept) or [""])
         return names[self.match.domain] if len(self.rows) else names[:0]
 
     @property
@@ -129,10 +139,14 @@ class Readings:
 
     Args:
         frame: see :class:`Reading`.
+        kind: of the readings.
+        clean: the delivery that nobody marked.
     """
 
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
+    def __init__(
+        self, frame: pd.DataFrame, kind: type[Reading] = Reading, clean: str = "clean"
+    ) -> None:
+        self.frame, self.clean, self._kind = frame, clean, kind
         self._delivered = {str(name): rows for name, rows in frame.groupby("delivery", sort=False)}
         self._found: dict[tuple[str, str, Attack | None], Reading] = {}
 
@@ -146,7 +160,7 @@ class Readings:
         key = (codec, delivery, attack)
         if key not in self._found:
             rows = self._delivered.get(delivery, self.frame.iloc[:0])
-            self._found[key] = Reading(self.frame, rows, *key)
+            self._found[key] = self._kind(self.frame, rows, *key)
         return self._found[key]
 
 

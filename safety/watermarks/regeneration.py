@@ -21,6 +21,7 @@ from .attacks import Attack
 if TYPE_CHECKING:
     from audit.backends.stable_diffusion import StableDiffusion
 
+NAMES = ("vae", "img2img")
 NOISE = (0.0, 0.1, 0.2, 0.4)
 STRENGTHS = (0.1, 0.2, 0.3, 0.5)
 STEPS = 20

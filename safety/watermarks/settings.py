@@ -75,7 +75,7 @@ def settings(study: Study) -> Settings:
                 f"detectors.watermark.codecs: no watermark '{name}'{did_you_mean(name, there)}; "
                 f"there are: {', '.join(there)}"
             )
-    return Settings(tuple(asked), _attacks(options.get("attacks", FEW_ATTACKS)))
+    return Settings(tuple(asked), attacks_of(options.get("attacks", FEW_ATTACKS)))
 
 
 def codecs_of(
@@ -104,17 +104,28 @@ def codecs_of(
     return made, reasons
 
 
-def _attacks(asked: Any) -> Mapping[str, tuple[float, ...]]:
+def attacks_of(
+    asked: Any, where: str = "detectors.watermark.attacks", more: Iterable[str] = ()
+) -> Mapping[str, tuple[float, ...]]:
+    """Attack → strengths, as somebody wrote it.
+
+    Args:
+        where: it was written.
+        more: names of attacks beside the registry's.
+
+    Raises:
+        AuditError: it is no such mapping.
+    """
     from .attacks import ATTACKS
 
-    where = "detectors.watermark.attacks"
+    known = (*ATTACKS, *more)
     if not isinstance(asked, Mapping):
         raise AuditError(f"{where} is a mapping such as {{jpeg: [90, 50]}}")
     found: dict[str, tuple[float, ...]] = {}
     for name, strengths in asked.items():
-        if name not in ATTACKS:
-            hint = did_you_mean(str(name), ATTACKS)
-            raise AuditError(f"{where}: no attack '{name}'{hint}; there are: {', '.join(ATTACKS)}")
+        if name not in known:
+            hint = did_you_mean(str(name), known)
+            raise AuditError(f"{where}: no attack '{name}'{hint}; there are: {', '.join(known)}")
         listed = list(strengths) if isinstance(strengths, list | tuple) else []
         if not listed or any(isinstance(s, bool) or not isinstance(s, int | float) for s in listed):
             raise AuditError(f"{where}.{name} is a list of numbers, the weakest strength first")

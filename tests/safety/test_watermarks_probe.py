@@ -260,6 +260,20 @@ def test_a_calibration_gives_p_values_of_its_own_and_says_what_it_supports(tmp_p
     assert "1999 clean images support no rate below 0.0005" in unsupported.note
 
 
+@pytest.mark.parametrize("mark", ["sd-v2", "tree-ring"])
+def test_a_calibration_of_another_key_is_refused_before_an_image_is_made(
+    mark: str, tmp_path: Path
+) -> None:
+    from safety.watermarks.calibration import calibrate_statistic, save
+
+    save(tmp_path / "null.json", [calibrate_statistic(mark, "0" * 64, range(99), [1.0] * 99, "x")])
+    options = {"watermarks": {"calibration": str(tmp_path / "null.json")}}
+    detectors = {"latent-watermark": {"marks": ["tree-ring"]}}
+    known = study("watermarks", PROMPTS, probes=options, detectors=detectors)
+    with pytest.raises(AuditError, match=f"another message or key, not of '{mark}'"):
+        list(PROBE.uses(known))
+
+
 def test_images_that_cannot_be_read_are_counted_and_black_ones_apart(tmp_path: Path) -> None:
     def unread(row: dict[str, Any], delivery: str, number: int) -> dict[str, Any] | None:
         if delivery == "sd-v1" and number in (0, 4):

@@ -45,7 +45,8 @@ def test_noise_marks_are_made_at_the_models_own_size_beside_unmarked_twins() -> 
 
 
 def test_planted_statistics_give_the_planted_rates(tmp_path: Path) -> None:
-    known, rng = _asked(["tree-ring"]), np.random.default_rng(0)
+    attacks = {"jpeg": [50], "img2img": [0.3]}
+    known, rng = _asked(["tree-ring"], attacks=attacks), np.random.default_rng(0)
     uses = list(PROBE.uses(known))
     # A uniform p-value where nothing is set; where it is, 18 of 24 at 1e-8 and 6 at 1e-4.
     rows = [
@@ -58,6 +59,15 @@ def test_planted_statistics_give_the_planted_rates(tmp_path: Path) -> None:
         else None
         for number, use in enumerate(uses)
     ]  # fmt: skip
+    for row, use in zip(rows, uses, strict=True):
+        if row is not None:
+            own = use.tags["delivery"] == "tree-ring"
+            row |= {"black": False, "attacked": "tree-ring" if own else None}
+            row |= {"attack_jpeg_50_statistic": 7.0 if own else None}
+            row |= {"attack_img2img_0_3_statistic": 0.5 if own else None}
+    # One image of the marked ones is black: nothing was read from it.
+    last = max(at for at, use in enumerate(uses) if use.tags["delivery"] == "tree-ring")
+    rows[last] = dict.fromkeys(rows[last] or {}) | {"black": True, "attacked": "tree-ring"}
     run = build(tmp_path / "run", PROBE.name, uses, {
         "latent-watermark": rows,
         "watermark": [{"sd_v2_bits": 32, "sd_v2_matches_uint8": 16, "black": False} for _ in uses],
@@ -69,7 +79,21 @@ def test_planted_statistics_give_the_planted_rates(tmp_path: Path) -> None:
         "watermarks.true_positive_rate[codec=tree-ring,delivery=tree-ring,fpr={},p_value=nominal]"
     )
     assert found[where.format("0.001")].estimate == 1.0
-    assert found[where.format("1e-06")].estimate == 0.75
+    # 17 of 23: one of the 18 that were surer is black.
+    strict = found[where.format("1e-06")]
+    assert (strict.estimate, strict.n) == (pytest.approx(17 / 23), 23)
+    assert strict.detail["outcomes"] == {"ok": 24, "black": 1}
+    after = "watermarks.true_positive_rate_{}[codec=tree-ring,delivery=tree-ring]"
+    assert found[after.format("jpeg_50")].estimate == 1.0
+    redrawn = found[after.format("img2img_0_3")]
+    assert (redrawn.estimate, redrawn.n, redrawn.verdict) == (0.0, 23, "exceeds")
+    curves = analysis.tables["robustness"].query("codec == 'tree-ring' and fpr == 1e-6")
+    assert curves.set_index("attack").tpr.round(2).to_dict() == {
+        "none": 0.74,
+        "jpeg": 1.0,
+        "img2img": 0.0,
+    }
+    assert set(analysis.tables["null"]["codec"]) >= {"tree-ring"}
     false = found["watermarks.false_positive_rate[codec=tree-ring,delivery=unmarked]"]
     assert false.n == 24 and false.verdict == "inconclusive"
     assert false.detail["nominal_refused"] is None
@@ -86,7 +110,11 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Run:
         batch_size=4,
         detectors={
             "watermark": {"codecs": []},
-            "latent-watermark": {"marks": MARKS, "steps": 10},
+            "latent-watermark": {
+                "marks": MARKS,
+                "steps": 10,
+                "attacks": {"jpeg": [50], "img2img": [0.8]},
+            },
         },
     )
     backend = open_backend(spec.model, "cpu", spec.dtype, spec.backend)
@@ -110,6 +138,13 @@ def test_on_the_phantom_marked_images_are_found_and_unmarked_ones_are_not(
     assert (true.estimate, true.n) == (1.0, 4)
     false = found[f"watermarks.false_positive_rate[codec={mark},delivery=unmarked]"]
     assert (false.estimate, false.n) == (0.0, 4)
+    after = f"[codec={mark},delivery={mark}]"
+    jpeg, redrawn = (
+        found[f"watermarks.true_positive_rate_{name}{after}"] for name in ("jpeg_50", "img2img_0_8")
+    )
+    # Most of the noise is another's once the model has drawn the image anew.
+    assert jpeg.n == redrawn.n == 4 and redrawn.estimate == 0.0
+    assert redrawn.detail["p_lowest"] > true.detail["p_highest"]
     described = audited.read_json("detectors.json")["latent-watermark"]
     assert described["inversion_steps"] == 10 and len(described["marks"][mark]["key_sha256"]) == 64
 
@@ -120,6 +155,8 @@ def test_on_the_phantom_marked_images_are_found_and_unmarked_ones_are_not(
         ({"marks": ["tree-rings"]}, "no 'tree-rings'; did you mean 'tree-ring'"),
         ({"marks": "zeros"}, "marks is a list of"),
         ({"mark": []}, "no option 'mark'; did you mean 'marks'"),
+        ({"marks": MARKS, "attacks": {"img2im": [0.1]}}, "no attack 'img2im'; did you mean"),
+        ({"marks": MARKS, "attacks": {"vae": 1}}, "latent-watermark.attacks.vae is a list of"),
     ],
 )
 def test_wrong_options_are_one_line(options: dict[str, Any], said: str) -> None:
