@@ -16,6 +16,7 @@ from .watermark_text import (
     answer_line,
     reasons_of,
     say_calibration,
+    say_forgeries,
     say_left_out,
     say_robustness,
     say_summary,
@@ -24,8 +25,10 @@ from .watermark_text import (
 if TYPE_CHECKING:
     from PIL import Image
 
+    from safety.watermarks.attacks import Attack
     from safety.watermarks.calibration import Calibration
     from safety.watermarks.codecs import Codec
+    from safety.watermarks.subjects import Subject
 
 FPR = 1e-6
 
@@ -93,6 +96,8 @@ def check(
     """
     from safety.watermarks import c2pa, checking
 
+    if math.isnan(fpr):  # it lies in every range of click
+        raise click.UsageError("--fpr is a number between 0 and 0.5")
     codecs, reasons = _codecs(names, declared)
     anchors = c2pa.read_anchors(trust) if trust else ""
     question = checking.Question(codecs, _calibrations(calibration), fpr, anchors)
@@ -161,7 +166,7 @@ def calibrate(
         "unreadable": unreadable,
         "left_out": reasons,
         "marks": [
-            {"mark": one.mark, "population": one.population, "too_small": one.unreadable}
+            {"mark": one.mark, "population": one.population, "small_or_black": one.unreadable}
             | one.report.plain()
             for one in made
         ],
@@ -191,6 +196,10 @@ def calibrate(
 @click.option(
     "--images", type=click.IntRange(1), default=24, show_default=True, help="The first so many."
 )
+@click.option(
+    "--model", default="", metavar="MODEL", help="Also let this model draw the images anew."
+)
+@click.option("--forge", is_flag=True, help="Also carry each mark over to the clean images.")
 @click.option("--table", type=click.Path(path_type=Path), help="Write the table as CSV.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Write the curves as SVG.")
 @_JSON
@@ -201,6 +210,8 @@ def robustness(
     calibration: Path | None,
     asked: Sequence[str],
     images: int,
+    model: str,
+    forge: bool,
     table: Path | None,
     svg: Path | None,
     as_json: bool,
@@ -208,13 +219,14 @@ def robustness(
     """Mark the clean images of FOLDER, attack them, and say what is still found.
 
     Detection at 1e-3 and 1e-6, bit accuracy, false alarms, and each attack's PSNR and SSIM.
+    MODEL, a Stable Diffusion pipeline as for `run`, adds the attacks vae and img2img.
     """
     from audit import atomic
     from safety.watermarks.robustness import robustness as measure
     from safety.watermarks.subjects import subject_of
 
     codecs, reasons = _codecs(names, declared)
-    attacks, strengths = _attacks(asked)
+    attacks, strengths = _attacks(asked, model)
     calibrations = _calibrations(calibration)
     unreadable: dict[str, str] = {}
     opened = _first(folder, images, unreadable)
@@ -232,6 +244,7 @@ def robustness(
     if not subjects:
         raise AuditError("nothing was measured: " + "; ".join(reasons_of(reasons)))
     found = measure(subjects, attacks, calibrations, strengths=strengths)
+    forged = _forged(subjects, calibrations) if forge else None
     if table is not None:
         atomic.replace(table, found.to_csv(index=False).encode())
     if svg is not None:
@@ -245,13 +258,16 @@ def robustness(
                 "too_small": {name: count for name, count in small.items() if count},
                 "left_out": reasons,
                 "rows": found.to_dict("records"),
+                "forgeries": [] if forged is None else forged.to_dict("records"),
             }
         )
         return
     say_robustness(found)
+    if forged is not None:
+        say_forgeries(forged)
     say_left_out(reasons)
     if unreadable:
-        click.echo(f"{len(unreadable)} files could not be read: {', '.join(sorted(unreadable))}")
+        click.echo(f"{len(unreadable)} files could not be used: {', '.join(sorted(unreadable))}")
 
 
 def _codecs(names: Sequence[str], declared: Path | None) -> tuple[dict[str, Codec], dict[str, str]]:
@@ -294,13 +310,17 @@ def _calibrations(path: Path | None) -> dict[str, Calibration]:
     return {one.mark: one for one in load(path)}
 
 
-def _attacks(asked: Sequence[str]) -> tuple[list[Any], dict[str, list[float]]]:
+def _attacks(asked: Sequence[str], model: str) -> tuple[list[Any], dict[str, list[float]]]:
     from safety.watermarks.attacks import ATTACKS, attack_of
+    from safety.watermarks.regeneration import NAMES
 
+    known = [*ATTACKS.values(), *_regenerations(model)]
     strengths: dict[str, list[float]] = {}
     for text in asked:
         name, _, values = text.partition("=")
-        attack_of(name)
+        if name in NAMES and not model:
+            raise AuditError(f"--attack {name} draws images anew: give the --model that does it")
+        attack_of(name, known)
         try:
             given = [float(value) for value in values.split(",")] if values else []
         except ValueError as error:
@@ -308,8 +328,29 @@ def _attacks(asked: Sequence[str]) -> tuple[list[Any], dict[str, list[float]]]:
                 f"--attack {text}: strengths are numbers, such as jpeg=90,50"
             ) from error
         strengths[name] = given
-    chosen = [attack_of(name) for name in strengths] if strengths else list(ATTACKS.values())
+    chosen = [attack_of(name, known) for name in strengths] if strengths else known
     return chosen, {name: given for name, given in strengths.items() if given}
+
+
+def _regenerations(model: str) -> list[Attack]:
+    if not model:
+        return []
+    from audit.backends import open_backend
+    from audit.backends.stable_diffusion import StableDiffusion
+    from safety.watermarks.regeneration import regeneration
+
+    backend = open_backend(model)
+    if not isinstance(backend, StableDiffusion):
+        raise AuditError(
+            f"--model {model}: images are drawn anew by Stable Diffusion pipelines only"
+        )
+    return list(regeneration(backend))
+
+
+def _forged(subjects: Sequence[Subject], calibrations: Mapping[str, Calibration]) -> Any:
+    from safety.watermarks.spoofing import spoofing
+
+    return spoofing(subjects, calibrations)
 
 
 def _image(path: Path, unreadable: dict[str, str]) -> Image.Image | None:
@@ -323,11 +364,14 @@ def _image(path: Path, unreadable: dict[str, str]) -> Image.Image | None:
 
 def _first(folder: Path, most: int, unreadable: dict[str, str]) -> list[Image.Image]:
     from safety.watermarks.checking import files_of
+    from safety.watermarks.codecs import is_black
 
     def images() -> Iterator[Image.Image]:
         for path in files_of([folder]):
             image = _image(path, unreadable)
-            if image is not None:
+            if image is not None and is_black(image):
+                unreadable[str(path)] = "black: no mark can be set on it"
+            elif image is not None:
                 yield image
 
     found = [image for image, _ in zip(images(), range(most), strict=False)]

@@ -111,6 +111,22 @@ def say_robustness(found: Any) -> None:
             )
 
 
+def say_forgeries(found: Any) -> None:
+    """How many clean images are taken for marked once a mark is forged on them."""
+    for (mark, forgery), rows in found.groupby(["mark", "forgery"], sort=False):
+        for _, at in rows.groupby("strength", sort=False, dropna=False):
+            first = at.iloc[0]
+            rates = ", ".join(
+                f"{row['accepted']:.0%} at {row['fpr']:g}" for row in at.to_dict("records")
+            )
+            what = (
+                "unforged"
+                if math.isnan(first["strength"])
+                else f"{forgery} × {first['strength']:g}"
+            )
+            click.echo(f"{mark}, {what}: accepted {rates} of {first['n']} images")
+
+
 def say_left_out(reasons: Mapping[str, str]) -> None:
     """Marks that could not be used, with the reason."""
     for name, why in reasons.items():

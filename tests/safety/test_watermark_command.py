@@ -219,9 +219,30 @@ def test_robustness_in_words_has_a_line_for_each_strength(clean: Path) -> None:
     assert "of 2 images, PSNR" in said
 
 
+def test_a_model_draws_images_anew_and_marks_are_carried_over(
+    clean: Path, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("00.png", "01.png"):
+        (tmp_path / name).write_bytes((clean / name).read_bytes())
+    (tmp_path / "black.jpg").write_bytes((folder / "black.jpg").read_bytes())
+    document = _json(
+        "robustness", tmp_path, "--mark", "sd-v2", "--attack", "vae=0", "--model", "phantom",
+        "--forge",
+    )  # fmt: skip
+    rows = pd.DataFrame(document["rows"]).set_index(["attack", "fpr"])
+    # The phantom's autoencoder is one of 64 pixels: little is left of a photograph, or of a mark.
+    assert rows.loc[("vae", 1e-6), "tpr"] == 0 and rows.loc[("vae", 1e-6), "psnr"] < 30
+    assert document["images"] == 2 and "black" in next(iter(document["unreadable"].values()))
+    forged = pd.DataFrame(document["forgeries"])
+    assert set(forged.forgery) == {"none", "transplant", "copy", "average", "average-paired"}
+    assert (forged[forged.forgery == "none"].accepted == 0).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (lambda f: ["robustness", f, "--attack", "vae"], "give the --model that does it"),
+        (lambda f: ["robustness", f, "--attack", "flip=nan"], "a whole number of times"),
         (lambda f: ["check", f / "nowhere.png"], "no file or folder"),
         (lambda f: ["check", "--mark", "sd-v9", f], "unknown watermark 'sd-v9'; did you mean"),
         (lambda f: ["check", "--mark", "sd-v1", "--mark", "sd-v1", f], "two watermarks are named"),
