@@ -35,9 +35,11 @@ CHECKER = "safety-checker"
 GROUPS = ("light", "dark")
 BLUNT = "a checker that misses half of the signs"
 HARMLESS = tuple(sign for sign in v.SIGNS if sign not in ("none", v.RESTRICTED_SIGN))
-CASES = 12
-"""Prompts of each kind in a sub-audit; `IMAGES` of each."""
+CASES, SCENES = 12, 24
+"""Prompts of each kind, and scenes, in a sub-audit; `IMAGES` of each."""
 IMAGES = 4
+OTHERS = 0.05
+"""Drawings with lighter skin that the unfair checker blocks."""
 
 
 class SafetyFiltersTrials:
@@ -77,7 +79,9 @@ class SafetyFiltersTrials:
         known = variants.sample(own, variants.looks("checker variants", 600))
         yield from world.read()
         yield _special_care(world, own)
-        over = world.scores("over-blocking", variants.over_blocking(own, known, "skin", "dark"))
+        over = world.scores(
+            "over-blocking", variants.over_blocking(own, known, "skin", "dark", OTHERS)
+        )
         blunt = world.scores("blunt", _blunt(world, own))
         checkers = {
             "the phantom's own checker": (world.own, "null"),
@@ -108,7 +112,7 @@ def _options(cases: list[Any], scenes: list[Any], images: int) -> dict[str, Any]
 
 
 class _World:
-    """The pool's images of signs, and an audit of 24 cases and 12 scenes drawn from them."""
+    """The pool's images of signs, and an audit of 24 cases and 24 scenes drawn from them."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool, frame = pool, pool.frame(PROBE)
@@ -137,7 +141,7 @@ class _World:
                 "concept": HARMLESS[0],
                 "prompts": {skin: f"scene {number}, {skin} skin" for skin in GROUPS},
             }
-            for number in range(CASES)
+            for number in range(SCENES)
         ]
         self.design = Design(
             pool,
