@@ -46,6 +46,7 @@ def show(
     *,
     key: str = "",
     pick: Callable[[str], None] | None = None,
+    titled: bool = True,
 ) -> None:
     """The plot, its key, and the same as a table; what has no estimate is in the table alone.
 
@@ -53,13 +54,14 @@ def show(
         label: of a finding; labels of one plot differ.
         key: of the chart, where a row can be picked.
         pick: called with the label of a row that was clicked.
+        titled: the axis names the metric, which no heading does.
     """
     drawn = [f for f in findings if f.estimate is not None]
     if drawn:
         chosen = st.altair_chart(
-            chart(drawn, label, picks=pick is not None),
+            chart(drawn, label, picks=pick is not None, titled=titled),
             width="stretch",
-            height=AROUND + ROW * len(drawn),
+            height=AROUND - 24 * (not titled) + ROW * len(drawn),
             key=key or None,
             on_select="rerun" if pick else "ignore",
             alt=told(drawn, label),
@@ -97,7 +99,9 @@ def frame(findings: Sequence[Finding], label: Label) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def chart(findings: Sequence[Finding], label: Label, *, picks: bool = False) -> Any:
+def chart(
+    findings: Sequence[Finding], label: Label, *, picks: bool = False, titled: bool = True
+) -> Any:
     """The plot of findings of one metric."""
     data = frame(findings, label)
     metric = wording.metric(findings[0].metric)
@@ -115,7 +119,7 @@ def chart(findings: Sequence[Finding], label: Label, *, picks: bool = False) -> 
         title=None,
         axis=alt.Axis(labelLimit=230, labelOverlap=False, ticks=False),
     )
-    title = metric.label
+    title = metric.label if titled else None
     form = "%" if share else "~g"
     scale = alt.Scale(domain=[low, high], nice=False)
     axis = alt.Axis(format=form, tickCount=6)

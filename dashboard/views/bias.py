@@ -179,7 +179,7 @@ def _families(findings: Sequence[Finding], view: str) -> None:
         if all(f.estimate is None for f in own):
             parts.warn(" ".join(dict.fromkeys(f.note for f in own)) or "Not tested.")
             continue
-        forest.show(own[: 2 * ROWS], label_of)
+        forest.show(own[: 2 * ROWS], label_of, titled=False)
 
 
 def _pick(label: str) -> None:

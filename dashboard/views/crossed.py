@@ -54,7 +54,8 @@ def show(run: Run, findings: Sequence[Finding], row: Any) -> None:
     with run.connect() as database:
         views = queries.catalog(database)
         if set(COLUMNS) <= set(views.get(CELLS, ())):
-            _by_subject(database, one, two)
+            within = list(dict.fromkeys(str(f.slice[two]) for f in own))
+            _by_subject(database, one, two, within)
 
 
 def _cells(findings: Sequence[Finding], one: str, two: str) -> None:
@@ -135,7 +136,7 @@ def _heat(frame: pd.DataFrame, one: str, two: str, value: str, title: str) -> An
     return alt.layer(cells, text, under)
 
 
-def _by_subject(database: Any, one: str, two: str) -> None:
+def _by_subject(database: Any, one: str, two: str, labels: Sequence[str]) -> None:
     names = ", ".join(COLUMNS)
     where = "FROM table_demographics_cells WHERE attribute = ? AND within_attribute = ?"
     [[total, positive]] = database.execute(
@@ -152,10 +153,12 @@ def _by_subject(database: Any, one: str, two: str) -> None:
         [one, two, one, two],
     ).df()
     frame["said"] = [f"{v:.0%}" if n else "–" for v, n in zip(frame.shrunk, frame.n, strict=True)]
-    base = alt.Chart(frame).encode(
+    # What is only drawn from the other cells has no colour of its own.
+    drawn = frame.assign(shrunk=frame["shrunk"].where(frame["n"] > 0))
+    base = alt.Chart(drawn).encode(
         x=alt.X(
             "within:N",
-            sort=None,
+            sort=list(labels),
             title=two.replace("_", " "),
             axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False),
         ),
@@ -176,8 +179,10 @@ def _by_subject(database: Any, one: str, two: str) -> None:
         )
     )
     ink = alt.condition(abs(alt.datum.shrunk - 0.5) > 0.3, alt.value("white"), alt.value("black"))
-    text = base.mark_text(fontSize=12).encode(text="said:N", color=ink)
+    text = base.transform_filter("datum.n > 0").mark_text(fontSize=12)
+    text = text.encode(text="said:N", color=ink)
     told = "; ".join(f"{r.subject}, {r.within}: {r.said}" for r in frame.itertuples())
+    told = told.replace("–", "no image")
     st.altair_chart(
         alt.layer(cells, text),
         height=110 + 26 * frame["subject"].nunique(),

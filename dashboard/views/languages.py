@@ -86,7 +86,7 @@ def page() -> None:
         own.sort(key=lambda f: f.estimate or 0.0, reverse=_more_is_worse(stage))
         st.subheader(parts.plain(wording.metric(stage).label))
         if own:
-            forest.show(own[:MOST], label)
+            forest.show(own[:MOST], label, titled=False)
             if len(own) > MOST:
                 st.caption(f"The {MOST} that lose most of {len(own):,}; all in the table below.")
         else:

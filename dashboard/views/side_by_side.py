@@ -17,6 +17,8 @@ COLUMNS = 6
 """Variants that are shown before anybody chooses."""
 MOST_COLUMNS = 12
 RUNS = "Runs"
+WORDS = {"key": "Content", "text": "Prompt"}
+"""Columns that are called otherwise by readers."""
 NAMES = ["request", "image", "prompt", "outcome", "error"]
 USUAL = ("clip_alignment",)
 """Scores that are shown before anybody chooses, where there are any."""
@@ -66,7 +68,7 @@ def _variants(
     groups = {group.label: group for group in variants.groups(table, axis)}
     with boxes:
         label = st.selectbox(
-            parts.plain(axis.fixed[0].replace("_", " ").capitalize()),
+            WORDS.get(axis.fixed[0], axis.fixed[0].capitalize()),
             list(groups),
             key="of",
             bind="query-params",
