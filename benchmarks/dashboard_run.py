@@ -1,8 +1,7 @@
 """A made-up run of any size for :mod:`benchmarks.dashboard`: the tables of a real one, by formula.
 
-Five probes, five detectors with forty scores, shards of 4,096 rows as compaction leaves them. The
-pictures are 64 small drawings that repeat under each image's own name; their files are written
-when they are asked for.
+Four probes, five detectors with forty scores, shards of 4,096 rows as compaction leaves them.
+Thumbnails are a few that repeat, written when they are asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from audit.findings import Finding, judge
 from audit.store import SCHEMA_VERSION, Run, encode
 
 SHARD = 4096
-PICTURES = 64
 PROBES = {"demographics": 50, "languages": 70, "safety_filters": 90, "memorization": 100}
 """Probe → the hundredth of every hundred images that is the last of its share."""
 SCORES = {
@@ -63,16 +61,14 @@ def build(folder: Path, images: int) -> Path:
     return path
 
 
-def picture(run: Run, digest: str) -> None:
-    """Write the image and the thumbnail of `digest`: one of a few drawings."""
-    number = int(digest[:4], 16) % PICTURES
+def picture(path: Path, digest: str) -> None:
+    """Write the thumbnail of an image: one of 64."""
+    number = int(digest[:4], 16) % 64
     image = Image.new("RGB", (192, 192), (3 * number, 255 - 3 * number, 128))
     ImageDraw.Draw(image).ellipse((number, number, 192 - number, 150), fill="white")
-    encoded = encode(image)
-    for small, data in ((True, encoded.thumbnail), (False, encoded.image)):
-        path = run.image_path(digest, thumbnail=small)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    file = Run(path).image_path(digest, thumbnail=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(encode(image).thumbnail)
 
 
 def _tables(images: int) -> dict[str, str]:

@@ -75,9 +75,10 @@ def _zoomed(picture: str, parameters: dict[str, list[str]]) -> None:
         f'target="_self">{word}</a>'
         for times, word in ZOOMS.items()
     )
+    close = " t2i-close" if zoom > 1 else ""
     st.html(
-        f'<div class="t2i-zoom" tabindex="0" role="group" aria-label="the image, {zoom} times as '
-        f'wide as its column"><div style="width:{zoom * 100}%" class="t2i-full">{picture}'
+        f'<div class="t2i-zoom{close}" tabindex="0" role="group" aria-label="the image, {zoom} '
+        f'times as wide as its column"><div style="width:{zoom * 100}%" class="t2i-full">{picture}'
         "</div></div>"
         f'<nav class="t2i-ways" aria-label="zoom"><span class="t2i-dim">Zoom</span>{ways}</nav>'
     )

@@ -93,8 +93,8 @@ def _banner(f: Finding) -> None:
 def _filters(
     database: Any, findings: dict[str, Finding], finding: Finding | None
 ) -> tuple[Table, list[Condition]]:
-    """The boxes, and what they leave of the images."""
-    with st.container(border=True):
+    """The boxes, and what they leave of the images; folded up where one image is shown."""
+    with st.expander("Filters", expanded="request" not in st.query_params):
         boxes = st.grid(min_column_width=190)
         with boxes:
             probe = finding.probe if finding else _probe(database)

@@ -116,13 +116,15 @@ def _findings(findings: list[Finding]) -> None:
         and (not probes or f.probe in probes)
     ]
     few = len(kept) <= FEW or bool(probes)
+    folds = ""
     for probe in dict.fromkeys(f.probe for f in kept):
         mine = [f for f in kept if f.probe == probe]
         count = f"{len(mine):,} finding{'' if len(mine) == 1 else 's'}"
-        st.html(
+        folds += (
             f'<details class="t2i-fold"{" open" if few else ""}><summary><h3>{_title(probe)}</h3>'
             f'<span class="t2i-dim">{count}</span></summary>{findings_table.table(mine)}</details>'
         )
+    st.html(folds or '<p class="t2i-dim">No finding is left.</p>')
 
 
 def _cost(energy: dict[str, Any]) -> None:

@@ -74,19 +74,10 @@ def _range(table: Table, name: str, on_change: Callable[[], None]) -> Condition 
 
 def _bars(name: str, low: float, high: float, counts: list[int], kept: tuple[float, float]) -> str:
     most, width = max(counts), (high - low) / len(counts)
-    bars = "".join(
-        f'<rect x="{place}" y="{24 - 24 * count / most:.2f}" width=".9" '
-        f'height="{24 * count / most:.2f}"'
-        + (
-            ""
-            if low + (place + 1) * width > kept[0] and low + place * width < kept[1]
-            else ' opacity=".25"'
-        )
-        + "/>"
-        for place, count in enumerate(counts)
-    )
+    bars = ""
+    for place, count in enumerate(counts):
+        inside = low + (place + 1) * width > kept[0] and low + place * width < kept[1]
+        out = "" if inside else ' class="t2i-out"'
+        bars += f'<i{out} style="height:{100 * count / most:.1f}%"></i>'
     told = f"{name}: {sum(counts):,} images from {parts.number(low)} to {parts.number(high)}"
-    return (
-        f'<svg class="t2i-bars" viewBox="0 0 {len(counts)} 24" preserveAspectRatio="none" '
-        f'role="img" aria-label="{parts.words(told)}">{bars}</svg>'
-    )
+    return f'<div class="t2i-bars" role="img" aria-label="{parts.words(told)}">{bars}</div>'
