@@ -94,7 +94,6 @@ def _attribute(names: list[str]) -> str:
             names,
             key="attribute",
             bind="query-params",
-            format_func=lambda name: parts.plain(name.replace("_", " ").capitalize()),
         )
         if len(names) > 1
         else names[0]

@@ -13,7 +13,7 @@ from audit.findings import Finding
 from audit.labels import Labels
 from audit.recompute import DOCUMENT, PROBE, changes
 from audit.store import Run
-from dashboard import findings_table, parts, reading, recomputing
+from dashboard import address, findings_table, parts, reading, recomputing
 from dashboard.views import review_people
 
 SHOWN = ("verdict changed", "changed", "all")
@@ -123,7 +123,11 @@ def _result(run: Run, labels: Labels, document: dict[str, Any]) -> None:
     moved = [pair for pair in pairs if _id(pair) in ids]
     turned = [(b, a) for b, a in moved if b is None or a is None or b.verdict != a.verdict]
     by_kind = dict(zip(SHOWN, (turned, moved, pairs), strict=True))
-    words = {f"{kind} ({len(found):,})": kind for kind, found in by_kind.items()}
+    st.html(
+        f"<p><b>{len(turned):,}</b> verdict{'' if len(turned) == 1 else 's'} changed, "
+        f"<b>{len(moved):,}</b> of {len(pairs):,} findings.</p>"
+    )
+    address.one_of("show", SHOWN, "findings")
     chosen = st.segmented_control(
         "Findings",
         SHOWN,
@@ -131,7 +135,7 @@ def _result(run: Run, labels: Labels, document: dict[str, Any]) -> None:
         required=True,
         key="show",
         bind="query-params",
-        format_func=lambda kind: next(text for text, name in words.items() if name == kind),
+        label_visibility="collapsed",
     )
     kept = by_kind[str(chosen)]
     if not kept:
@@ -162,9 +166,14 @@ def table(pairs: Sequence[Pair]) -> str:
 def _metric(name: str, pairs: list[Pair]) -> str:
     low, high = findings_table.axis([f for pair in pairs for f in pair if f is not None])
     rows = "".join(_row(pair, low, high) for pair in pairs)
+    old = dict.fromkeys(b.method for b, _ in pairs if b is not None and b.method)
+    new = dict.fromkeys(a.method for _, a in pairs if a is not None and a.method)
+    about = " · ".join(old) if old.keys() == new.keys() else ""
+    if not about and (old or new):
+        about = f"before: {' · '.join(old) or 'none'}; after: {' · '.join(new) or 'none'}"
     return (
         f'<tbody><tr class="t2i-metric"><th scope="rowgroup" colspan="5">{parts.words(name)}'
-        f"</th></tr>{rows}</tbody>"
+        f"<small>{escape(about)}</small></th></tr>{rows}</tbody>"
     )
 
 
@@ -178,10 +187,12 @@ def _row(pair: Pair, low: float, high: float) -> str:
     )
     old = parts.verdict(before.verdict) if before else "none"
     new = parts.verdict(after.verdict) if after else "none"
-    verdict = new if old == new else f'{old} <span aria-label="became">→</span> {new}'
-    address = parts.link("gallery", finding=one.id)
+    verdict = new
+    if old != new:
+        verdict = f'{old}<br><span role="img" aria-label="became">→</span> {new}'
+    images = parts.link("gallery", finding=one.id)
     return (
-        f'<tr><td><a href="{address}" target="_self">{parts.slice_of(one) or "all images"}</a></td>'
+        f'<tr><td><a href="{images}" target="_self">{parts.slice_of(one) or "all images"}</a></td>'
         f"{_figure(before)}{_figure(after)}<td>{plots}</td><td>{verdict}</td></tr>"
     )
 
@@ -190,10 +201,10 @@ def _figure(f: Finding | None) -> str:
     if f is None:
         return '<td class="t2i-right">–</td>'
     interval = f"[{parts.number(f.ci[0])}, {parts.number(f.ci[1])}]" if f.ci else ""
-    how = escape(f.method or "")
+    told = f"corrected for {f.corrected_for}" if f.corrected_for else "not corrected"
     return (
-        f'<td class="t2i-right"><b>{parts.number(f.estimate)}</b><small>{interval}</small>'
-        f'<small title="{escape(f.corrected_for or "")}">{how}</small></td>'
+        f'<td class="t2i-right" title="{escape(told)}"><b>{parts.number(f.estimate)}</b>'
+        f"<small>{interval}</small></td>"
     )
 
 

@@ -107,7 +107,8 @@ def _panel(
         f"{' · you said <b>' + escape(now.label.replace('_', ' ')) + '</b>' if now else ''}</p>"
     )
     reason = f"reason-{attribute}-{shot.image[:16]}"
-    unblind = st.query_params.get("unblind", "").lower() in ("1", "true")
+    asked = st.query_params.get("unblind", "").lower() in ("1", "true")
+    unblind = bool(st.session_state.get("unblind", asked))
     seen = st.session_state.setdefault("review_seen", set())
     if unblind:
         seen.add(shot.image)
@@ -156,7 +157,7 @@ def _panel(
         help="Labels given to an image after this are kept as not blind.",
     )
     if unblind:
-        _told(shot)
+        _told(shot, attribute)
 
 
 def _give(
@@ -203,24 +204,18 @@ def _go(place: int) -> None:
     st.query_params.pop("shown", None)
 
 
-def _told(shot: Shot) -> None:
+def _told(shot: Shot, attribute: str) -> None:
     """What the image was asked for and what instruments said: only when asked."""
     _, run = parts.current()
     with run.connect() as database:
         table = Table(database, PROBE)
+        scores = [name for name in table.scores if f"_{attribute}_" in f"{name}_"]
         rows = table.page(
-            ["prompt", "seed", *table.scores], [table.equals("request", shot.request)], limit=1
+            ["prompt", "seed", *scores], [table.equals("request", shot.request)], limit=1
         )
     if rows:
-        row = rows[0]
-        st.html(
-            parts.facts(
-                [
-                    ("Model", run.info.get("model")),
-                    *((n, v) for n, v in row.items() if n not in ("flagged",) and v is not None),
-                ]
-            )
-        )
+        told = {name: value for name, value in rows[0].items() if name != "flagged"}
+        st.html(parts.facts([("model", run.info.get("model")), *told.items()]))
 
 
 def _progress(shots: list[Shot], mine: dict[str, Label], everyone: list[Label], total: int) -> str:

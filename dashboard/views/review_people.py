@@ -189,15 +189,14 @@ def _split(index: int, image: str, found: list[Label], flagged: bool, reveal: bo
     )
     picture = parts.picture(index, image, "labelled differently", reveal=flagged and reveal)
     rows = "".join(
-        f'<tr><th scope="row">{escape(label.author)}</th><td><b>{parts.words(label.label)}</b>'
+        f"<li><span>{escape(label.author)}</span> <b>{parts.words(label.label)}</b>"
         f"<small>{_when(label.time)}{'' if label.blind else ' · not blind'}</small>"
         + (f"<small>“{escape(label.reason)}”</small>" if label.reason else "")
-        + "</td></tr>"
+        + "</li>"
         for label in sorted(found, key=lambda label: label.author)
     )
     address = parts.link("gallery", probe="demographics", request=found[0].request)
     return (
         f'<article class="t2i-split"><a href="{address}" target="_self" aria-label="the image with '
-        f'all that is known of it">{picture}{mark}</a><table class="t2i-facts">{rows}</table>'
-        "</article>"
+        f'all that is known of it">{picture}{mark}</a><ul>{rows}</ul></article>'
     )
