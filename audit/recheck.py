@@ -34,7 +34,8 @@ def problems(run: Run, *, read_files: bool = False) -> list[str]:
         AuditError: the run cannot be analysed again.
     """
     kept = run.read_json(DOCUMENT)
-    labelled = {kept["probe"]: {"labels": str(run.path / CSV)}} if kept.get("labels") else {}
+    given = (kept.get("labels") or {}).get("count")
+    labelled = {kept["probe"]: {"labels": str(run.path / CSV)}} if given else {}
     study = study_of(run, **labelled)
     stored = run.read_json("findings.json", [])
     found: list[str] = []

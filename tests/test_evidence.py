@@ -20,6 +20,9 @@ from audit import engine, recheck, signing
 from audit.commands.sign import sign
 from audit.errors import AuditError
 from audit.journal import DROPPED, Journal
+from audit.labels import Labels
+from audit.recompute import recompute
+from audit.reopened import attributes_of
 from audit.spec import Spec
 from audit.store import Run, encode
 from audit.verify import problems
@@ -279,6 +282,17 @@ def test_findings_that_do_not_follow_from_the_raw_scores_are_named(run: Run):
     assert recheck.problems(run) == [f"findings.json: {name} is missing"]
     run.write_json("findings.json", [*findings, {**findings[place], "id": "made.up"}])
     assert "findings.json: made.up does not come out of the raw scores" in recheck.problems(run)
+
+
+def test_findings_with_and_without_labels_follow(run: Run):
+    recompute(run)
+    assert recheck.problems(run) == []
+    labels = Labels(run, attributes_of(run, "demographics"))
+    row = run.read_table("records").iloc[0]
+    labels.give("a", row.image, row.request, "gender", "male")
+    recompute(run)
+    assert recheck.problems(run) == []
+    assert problems(run)[0] == []
 
 
 def test_a_changed_raw_score_shows_in_the_findings(run: Run):
