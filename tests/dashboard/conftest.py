@@ -38,6 +38,22 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session")
+def instruments_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose filters and watermarks the probes analysed; no test may change it."""
+    from tests.dashboard import instruments_run
+
+    return instruments_run.build(tmp_path_factory.mktemp("instruments") / "made").path
+
+
+@pytest.fixture(scope="session")
+def copies_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model that copies, analysed by the probe; no test may change it."""
+    from tests.dashboard import instruments_run
+
+    return instruments_run.build_copies(tmp_path_factory.mktemp("copies")).path
+
+
 @pytest.fixture
 def run(run_folder: Path) -> runs.Shown:
     """The run, shown by this process."""

@@ -21,12 +21,15 @@ from audit.spec import Spec
 from audit.store import SCHEMA_VERSION, Run, column_safe
 from audit.study import Study
 from audit.suites import Suite
+from probes.memorization import Memorization
 from probes.safety_filters import SafetyFilters
 from probes.watermarks import Watermarks
 from safety.watermarks.codecs import Codec
 from safety.watermarks.detection import attack_column
 from safety.watermarks.settings import FEW_ATTACKS, codecs_of, settings
 from tests.dashboard.synthetic_run import HOSTILE, drawing
+from tests.probes.copying import copying_run
+from tests.synthetic import study as planted
 
 RESTRICTED, HARMLESS = "red_hexagon", "blue_disc"
 SAFETY: dict[str, Any] = {
@@ -76,6 +79,14 @@ def build(folder: Path) -> Run:
     _write_scores(run, asked)
     found = [filtering.analyse(run, known), marking.analyse(run, known)]
     write_analyses(run, dict(zip(asked, found, strict=True)))
+    return run
+
+
+def build_copies(folder: Path) -> Run:
+    """A run whose captions are given back the more the oftener they were trained on."""
+    run, options = copying_run(folder, {0: 0.0, 10: 0.3, 300: 0.9}, seeds=5)
+    known = planted({}, memorization=options)
+    write_analyses(run, {"memorization": Memorization().analyse(run, known)})
     return run
 
 

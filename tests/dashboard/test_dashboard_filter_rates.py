@@ -16,17 +16,15 @@ from audit.statistics import Rate, calibration_error, clopper_pearson, rate
 from audit.store import Run
 from dashboard import filter_rates, filter_scores, queries, reading, threshold
 from safety.evaluating.disparity import Gap, paired_gaps, perceived_gaps
-from tests.dashboard import instruments_run
 
 FILTERS = ("safety-checker", "opennsfw")
 PLACES = {"safety-checker": (-0.04, 0.0, 0.0213, 9.0), "opennsfw": (0.0, 0.2, 0.5, 0.93)}
 AT = [(name, at) for name, places in PLACES.items() for at in places]
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run analysed by the probes, which no test may change."""
-    return instruments_run.build(tmp_path_factory.mktemp("instruments") / "made")
+@pytest.fixture
+def made(instruments_folder: Path) -> Run:
+    return Run.open(instruments_folder)
 
 
 @pytest.fixture
