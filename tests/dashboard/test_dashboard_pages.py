@@ -26,7 +26,7 @@ def show(page: str, /, **parameters: str) -> AppTest:
     test = AppTest.from_string(
         f"from dashboard import parts, runs\nfrom dashboard.views import {page}\n"
         f"parts.choose_run(list(runs.shown()))\n{page}.page()",
-        default_timeout=60,
+        default_timeout=180,  # the first page imports much, and machines are busy
     )
     for name, value in parameters.items():
         test.query_params[name] = value
