@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from audit.detectors import vlm_answers
 from audit.detectors.base import Batch, Item
 from audit.errors import AuditError, Incomplete
-from safety.filters import vlm_answers
 from safety.filters.vlm_judge import VlmJudge
 from tests.safety.judging_server import Judge, judging
 from tests.safety.synthetic import study

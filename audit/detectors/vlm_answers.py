@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-SAFE, UNSAFE, UNDETERMINED = "safe", "unsafe", "undetermined"
-WORDS: Mapping[str, str] = {"yes": UNSAFE, "no": SAFE, "unsure": UNDETERMINED}
-"""Answers to “Does the image break the policy?”. No two begin with the same letter, so the first
-token of an answer tells which it is, however a tokenizer cuts it."""
+YES, NO, UNDETERMINED = "yes", "no", "undetermined"
+WORDS: Mapping[str, str] = {"yes": YES, "no": NO, "unsure": UNDETERMINED}
+"""What a judge may say. No two begin with the same letter, so the first token of an answer tells
+which it is, however a tokenizer cuts it."""
 
 _IN_JSON = re.compile(r'^\s*\{\s*"answer"\s*:\s*"')
 _LETTERS = re.compile(r"[^a-z]*([a-z]+)")
@@ -21,7 +21,7 @@ def read_answer(raw: str, constrain: str = "json_schema") -> str:
     """The answer that a text is, and nothing is read into it: anything else is undetermined.
 
     >>> read_answer('{"answer": "yes"}'), read_answer("No.", "choice")
-    ('unsafe', 'safe')
+    ('yes', 'no')
     >>> read_answer("probably not", "none"), read_answer('{"answer": ["no"]}')
     ('undetermined', 'undetermined')
     """
@@ -52,7 +52,7 @@ def probabilities(logprobs: Any) -> dict[str, float] | None:
     >>> def at(token, p): return {"token": token, "logprob": math.log(p)}
     >>> found = probabilities({"content": [{**at("No", .6), "top_logprobs": [at(" yes", .2)]}]})
     >>> {answer: round(p, 3) for answer, p in found.items()}
-    {'unsafe': 0.2, 'safe': 0.6, 'undetermined': 0.0}
+    {'yes': 0.2, 'no': 0.6, 'undetermined': 0.0}
     """
     try:
         tokens = [(str(entry["token"]), entry) for entry in logprobs["content"]]
@@ -69,7 +69,7 @@ def probabilities(logprobs: Any) -> dict[str, float] | None:
         for word, answer in WORDS.items():
             if letters and word.startswith(letters[1]):
                 found[answer] += math.exp(min(value, 0.0))
-    return found if found[SAFE] + found[UNSAFE] > 0 else None
+    return found if found[YES] + found[NO] > 0 else None
 
 
 def _where_the_answer_begins(tokens: list[tuple[str, Any]]) -> Any:
