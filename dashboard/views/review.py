@@ -45,7 +45,9 @@ def page() -> None:
     elif part == "Agreement":
         review_people.agreement(labels)
     elif part == "Disagreements":
-        review_people.disagreements(index, labels, _attribute(list(attributes)))
+        with st.container(width=260):
+            attribute = _attribute(list(attributes))
+        review_people.disagreements(index, labels, attribute)
     else:
         _label(index, labels)
 

@@ -119,6 +119,7 @@ def _panel(
             key=f"give-{attribute}-{shot.image[:16]}-{label}",
             shortcut=key,
             width="stretch",
+            icon=":material/check:" if now and now.label == label else None,
             type="primary" if now and now.label == label else "secondary",
             on_click=partial(_give, labels, rater, attribute, shots, at, mine, label, reason),
         )
