@@ -57,19 +57,24 @@ def show(found: Sheet) -> None:
     big = view[0] > 1
     head = "".join(f'<th scope="col">{_heading(found, column)}</th>' for column in found.columns)
     body = "".join(
-        f'<tr><th scope="row"><small>seed</small>{escape(row)}</th>'
+        f'<tr><th scope="row"><small>seed</small>{_named(row)}</th>'
         + "".join(f"<td>{_cell(found, row, column, reveal, big)}</td>" for column in found.columns)
         + "</tr>"
         for row in found.rows
     )
     columns = len(found.columns)
-    width = f"min-width:{5 + 8 * columns}rem;max-width:{5 + 22 * columns}rem"
+    width = f"min-width:{5 + 6.5 * columns:g}rem;max-width:{5 + 22 * columns}rem"
     st.html(
         '<div class="t2i-scroll t2i-sheet" role="region" tabindex="0" '
         'aria-label="Images by seed and variant; plus and minus zoom, arrows pan">'
         f'<table style="{width}"><thead><tr><th scope="col"></th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _named(row: str) -> str:
+    seed, _, rest = row.partition(" · ")
+    return f"{escape(seed)}{f'<small>{escape(rest)}</small>' if rest else ''}"
 
 
 def _heading(found: Sheet, column: Column) -> str:

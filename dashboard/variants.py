@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,16 +224,56 @@ def settings(table: Table, prompt: str) -> list[str]:
 
 
 def of_prompt(
-    table: Table, prompt: str, settings_: Sequence[str], some: Sequence[int], names: Sequence[str]
+    table: Table, prompt: str, varied: Sequence[str], some: Sequence[int], names: Sequence[str]
 ) -> dict[tuple[int, str], dict[str, Any]]:
-    """Seed and settings → row, for one prompt."""
+    """Seed and settings in words → row, for one prompt."""
     rows = table.page(
-        ["seed", *settings_, *names],
+        ["seed", *varied, *names],
         [table.equals("prompt", prompt), table.equals("seed", list(some))],
         limit=64 * max(1, len(some)),
     )
     found: dict[tuple[int, str], dict[str, Any]] = {}
     for row in rows:
-        told = " · ".join(f"{name} {row.get(name)}" for name in settings_)
-        found.setdefault((int(row["seed"]), told), row)
+        found.setdefault((int(row["seed"]), setting(row, varied) or ""), row)
     return found
+
+
+def setting(values: Mapping[str, Any], varied: Sequence[str]) -> str | None:
+    """Settings in words; ``None`` where one of them is not known.
+
+    >>> setting({"guidance": 3.0, "scheduler": "ddim"}, ["guidance", "scheduler"])
+    'guidance 3 · scheduler ddim'
+    """
+    if any(values.get(name) is None for name in varied):
+        return None
+    said = [
+        f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
+        for name, value in ((name, values[name]) for name in varied)
+    ]
+    return " · ".join(said)
+
+
+def matched(
+    found: Mapping[str, Mapping[tuple[int, str], dict[str, Any]]], own: Mapping[str, str | None]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Row and run → image, of one prompt in several runs.
+
+    A row is a seed at each run's own setting, whatever that is: so a run at another guidance is
+    held against this one. Where a run varies a setting, a row is a seed and the setting too.
+
+    Args:
+        found: run → :func:`of_prompt`, with the same settings in words for all.
+        own: run → its own setting in words; ``None``: not known.
+    """
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    whose: dict[tuple[int, str], list[str]] = {}
+    for run, rows in found.items():
+        for place, row in rows.items():
+            whose.setdefault(place, []).append(run)
+            if place[1] == own[run]:
+                cells[str(place[0]), run] = row
+    for (seed, said), held in whose.items():
+        if any(own[run] != said for run in held):
+            for run in held:
+                cells[f"{seed} · {said}" if said else str(seed), run] = found[run][seed, said]
+    return cells

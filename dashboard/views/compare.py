@@ -174,7 +174,7 @@ def _table(rows: Sequence[dict[str, Any]], first: str, second: str) -> str:
         about = Counter(str(row["method"]) for row in own if row["method"]).most_common(1)
         usual = about[0][0] if about else ""
         body += (
-            f'<tbody><tr class="t2i-metric"><th scope="rowgroup" colspan="6">'
+            f'<tbody><tr class="t2i-metric"><th scope="rowgroup" colspan="5">'
             f"{escape(wording.metric(metric).label)} <small>{escape(usual)}</small></th></tr>"
             + "".join(
                 _row(row, change, low, high, first, second, usual)
@@ -185,8 +185,8 @@ def _table(rows: Sequence[dict[str, Any]], first: str, second: str) -> str:
     return (
         '<div class="t2i-scroll"><table class="t2i-table t2i-changes"><thead><tr>'
         '<th scope="col">Where</th><th scope="col">Before → after</th>'
-        '<th scope="col">Change and margin</th><th scope="col">The change</th>'
-        '<th scope="col">Verdicts</th><th scope="col">Images</th></tr></thead>'
+        '<th scope="col">Change and margin</th><th scope="col">Verdicts</th>'
+        '<th scope="col">Images</th></tr></thead>'
         f"{body}</table></div>"
     )
 
@@ -219,22 +219,18 @@ def _row(
         more.append(f"corrected {compared.said(metric, row['corrected'])}")
     notes = [str(row["method"])] * (row["method"] not in ("", usual))
     notes += [str(row["reason"])] * bool(row["reason"])
-    below = (
-        f'<tr class="t2i-note"><td colspan="6"><small>{escape(" · ".join(notes))}</small></td></tr>'
-        if notes
-        else ""
-    )
+    note = f"<small>{escape(' · '.join(notes))}</small>" if notes else ""
     verdicts = [str(row[side]["verdict"]) for side in ("first", "second")]
     told = parts.verdict(verdicts[1])
     if verdicts[0] != verdicts[1]:
         told = f"{parts.verdict(verdicts[0])} <br>→ {told}"
     return (
-        f"<tr{' class=t2i-noted' if notes else ''}><td>{parts.slice_of(change) or 'all images'}"
-        f"</td><td>{sides}<small>{' · '.join(more)}</small></td><td><b>{figure}</b> "
-        f'<span class="t2i-dim">{interval}</span>'
-        f"{findings_table.plot(change, low, high) if row['ci'] else ''}</td>"
-        f"<td>{parts.verdict(str(row['verdict']))}</td><td>{told}</td>"
-        f"<td>{_links(row, first, second)}</td></tr>{below}"
+        f"<tr><td>{parts.slice_of(change) or 'all images'}"
+        f"</td><td>{sides}<small>{' · '.join(more)}</small></td>"
+        f'<td><span class="t2i-change"><span><b>{figure}</b> '
+        f'<span class="t2i-dim">{interval}</span></span>{parts.verdict(str(row["verdict"]))}</span>'
+        f"{findings_table.plot(change, low, high) if row['ci'] else ''}{note}</td><td>{told}</td>"
+        f"<td>{_links(row, first, second)}</td></tr>"
     )
 
 

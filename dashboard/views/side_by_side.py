@@ -134,20 +134,24 @@ def _runs(database: Any, boxes: Any, wide: Sequence[Any]) -> sheet.Sheet | None:
     against, gain = _difference(chosen, boxes)
     seeds = variants.seeds(own, [own.equals("prompt", prompt)])
     some = _some(seeds)
-    cells: dict[tuple[str, str], dict[str, Any]] = {}
-    names: list[str] = []
+    varied: dict[str, None] = {}
     for label in chosen:
         with runs.shown()[label].connect() as other:
+            varied |= dict.fromkeys(variants.settings(Table(other, None), prompt))
+    found, usual = {}, {}
+    for label in chosen:
+        run = runs.shown()[label]
+        with run.connect() as other:
             table = Table(other, None)
             kept = [name for name in scores if name in table.columns]
-            settings = variants.settings(table, prompt)
-            found = variants.of_prompt(table, prompt, settings, some, [*NAMES, *kept])
-        for (seed, setting), row in sorted(found.items()):
-            name = f"{seed} · {setting}" if setting else str(seed)
-            cells[name, label] = row
-            names.append(name)
-    rows = list(dict.fromkeys(sorted(names, key=lambda name: (int(name.split(" ")[0]), name))))
+            found[label] = variants.of_prompt(table, prompt, [*varied], some, [*NAMES, *kept])
+        sampler = run.info.get("sampler")
+        usual[label] = variants.setting(sampler if isinstance(sampler, dict) else {}, [*varied])
+    cells = variants.matched(found, usual)
+    rows = sorted({row for row, _ in cells}, key=lambda row: (int(row.split(" ")[0]), row))
     columns = [sheet.Column(label, labels.index(label), "") for label in chosen]
+    if any(" · " in row for row in rows):
+        st.caption(f"A seed without {' and '.join(varied)}: each run's own.")
     if not any(label == other for _, label in cells for other in chosen[1:]):
         st.caption("The other runs have no image of this prompt on these seeds.")
     return sheet.Sheet(columns, rows, cells, scores, against, gain, len(seeds))

@@ -151,13 +151,27 @@ def test_two_runs_are_matched_by_prompt_and_seed(folders: list[Path]) -> None:
         assert list(column) == expected(Run.open(folder), "demographics", list(range(6)), **tags)
 
 
-def test_settings_that_vary_within_a_run_make_rows_of_their_own(folders: list[Path]) -> None:
+def test_runs_are_held_against_each_other_at_their_own_settings(folders: list[Path]) -> None:
     runs.show(folders)
     test = show("side_by_side", vary="Runs", of="a red cube")
-    rows = re.findall(r'<th scope="row"><small>seed</small>(.*?)</th>', body(test))
-    assert len(rows) == 18
-    assert rows[0] == "0 · guidance 1.5 · steps 10"
-    assert all(first == second for first, second in tiles(test))  # the same settings, not others
+    rows = re.findall(
+        r'<th scope="row"><small>seed</small>(\d+)(?:<small>(.*?)</small>)?', body(test)
+    )
+    assert len(rows) == 3 * 7
+    assert rows[:3] == [
+        ("0", ""),
+        ("0", "guidance 1.5 · steps 10"),
+        ("0", "guidance 1.5 · steps 20"),
+    ]
+    found = dict(zip(rows, tiles(test), strict=True))
+    for place, own in ((0, 3.0), (1, 1.5)):  # the guidance of either run
+        table = evidence.table(Run.open(folders[place]), "quality")
+        table = table[(table.prompt == "a red cube") & (table.steps == 20)]
+        for seed in ("0", "1", "2"):
+            mine = table[(table.seed == int(seed)) & (table.guidance == own)]
+            assert found[seed, ""][place] == mine.image.iloc[0]
+            same = table[(table.seed == int(seed)) & (table.guidance == 8)]
+            assert found[seed, "guidance 8 · steps 20"][place] == same.image.iloc[0]
 
 
 def test_the_prompts_of_a_finding_alone_are_offered(folders: list[Path]) -> None:
