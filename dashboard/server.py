@@ -74,8 +74,10 @@ def serve(
     print(f"t2i-audit dashboard: {url}{asked} (Ctrl-C ends it)", flush=True)
     if open_browser:  # some browsers do not return before they are closed
         threading.Thread(target=webbrowser.open, args=(url + asked,), daemon=True).start()
-    for run in runs.shown().values():
-        threading.Thread(target=_prepare, args=(run,), daemon=True).start()
+    # Once the server answers; a page that is asked for earlier does it itself.
+    begin = threading.Timer(2.0, _prepare)
+    begin.daemon = True
+    begin.start()
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -88,10 +90,11 @@ def serve(
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _prepare(run: runs.Shown) -> None:
-    """A run that cannot be read says so on its pages."""
-    with contextlib.suppress(AuditError, duckdb.Error, OSError):
-        run.prepare()
+def _prepare() -> None:
+    """Make the indexes. A run that cannot be read says so on its pages."""
+    for run in list(runs.shown().values()):
+        with contextlib.suppress(AuditError, duckdb.Error, OSError):
+            run.prepare()
 
 
 def application(

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 import pytest
 from playwright import sync_api as playwright
 
+from dashboard import reveals
 from tests.dashboard import synthetic_run
 from tests.dashboard.conftest import Server
+from tests.dashboard.test_dashboard_safety import TOKEN, Guarded
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -98,3 +100,99 @@ def test_flagged_images_are_revealed_on_request_and_the_link_remembers(visit: An
     assert "tag_kind=sign" in visit.url
     visit.reload()
     visit.wait_for_function("document.querySelector('.t2i-grid img')?.src.includes('reveal=1')")
+    visit.wait_for_function(
+        "[...document.querySelectorAll('.t2i-grid img')].every(i => i.complete)"
+    )
+    shown = visit.locator(".t2i-grid img").evaluate_all("all => all.map(i => i.src)")
+    logged = reveals.file().read_text()
+    flagged = [src.split("/")[-1].split("?")[0] for src in shown]
+    assert flagged
+    assert all(digest in logged for digest in flagged)
+
+
+def test_a_deep_link_opens_the_same_view_elsewhere(visit: Any, browser: Any) -> None:
+    visit.goto(f"{visit.address}/gallery?probe=demographics")
+    visit.locator(".t2i-tile").first.wait_for()
+    visit.get_by_label("Occupation").click()
+    for job in ("nurse", "pilot"):
+        visit.get_by_role("option", name=job, exact=True).click()
+    visit.keyboard.press("Escape")
+    visit.get_by_text("10 match").wait_for()
+    visit.get_by_label("Detector scores").click()
+    visit.get_by_role("option", name="clip_alignment", exact=True).click()
+    visit.keyboard.press("Escape")
+    low = visit.get_by_role("slider").first
+    low.wait_for()
+    low.focus()
+    for _ in range(60):
+        visit.keyboard.press("ArrowRight")
+    visit.wait_for_function("location.search.includes('range_clip_alignment')")
+    visit.wait_for_function("!document.querySelector('.t2i-total').innerText.startsWith('10 ')")
+    visit.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
+    before = visit.locator(".t2i-grid img").evaluate_all("all => all.map(i => i.src)")
+    assert 0 < len(before) < 10
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(visit.url)
+    other.locator(".t2i-tile").first.wait_for(timeout=60_000)
+    other.wait_for_function(f"document.querySelectorAll('.t2i-tile').length == {len(before)}")
+    assert other.locator(".t2i-grid img").evaluate_all("all => all.map(i => i.src)") == before
+    context.close()
+
+
+def test_an_image_is_zoomed_by_keyboard(visit: Any) -> None:
+    visit.goto(f"{visit.address}/gallery?probe=demographics")
+    visit.locator(".t2i-tile").first.focus()
+    visit.keyboard.press("Enter")
+    visit.get_by_text("Scores of clip").wait_for()
+    width = visit.locator(".t2i-zoom img").evaluate("image => image.width")
+    visit.get_by_role("link", name="4 ×").press("Enter")
+    visit.wait_for_function(
+        f"document.querySelector('.t2i-zoom img')?.width > {3.5 * width} && "
+        "document.querySelector('.t2i-zoom').scrollWidth > "
+        "3 * document.querySelector('.t2i-zoom').clientWidth"
+    )
+    assert "zoom=4" in visit.url
+
+
+def test_a_foreign_host_and_another_sites_page_get_nothing(
+    browser: Any, server: Server, run: Any
+) -> None:
+    digest = run.read_table("records").image.dropna().iloc[0]
+    context = browser.new_context()
+    page = context.new_page()
+    # A name that leads here, as after DNS rebinding: the server knows no such host.
+    answer = page.goto(f"http://rebound.localhost:{server.port}/gallery")
+    assert answer.status == 400
+    page.goto(f"http://rebound.localhost:{server.port}/image/0/{digest}")
+    seen = page.evaluate(
+        "address => new Promise(done => { const image = new Image(); image.onload = () => "
+        "done('loaded'); image.onerror = () => done('refused'); image.src = address; })",
+        f"http://127.0.0.1:{server.port}/image/0/{digest}",
+    )
+    assert seen == "refused"
+    context.close()
+
+
+def test_a_token_opens_the_dashboard_and_leaves_the_address(
+    browser: Any, run_folder: Path, tmp_path: Path
+) -> None:
+    guarded = Guarded(run_folder, tmp_path, f"Access(token={TOKEN!r})")
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        address = f"http://127.0.0.1:{guarded.port}"
+        assert page.goto(f"{address}/overview").status == 401
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Open").click()
+        page.get_by_role("heading", name="Overview", exact=True).wait_for()
+        assert "token" not in page.url
+        page.goto(f"{address}/gallery?probe=languages")
+        page.locator(".t2i-tile").first.wait_for()
+        [cookie] = [c for c in context.cookies() if c["name"].startswith("t2i-audit-")]
+        assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
+        assert "t2i-audit" not in page.evaluate("document.cookie")
+    finally:
+        context.close()
+        guarded.end()
