@@ -14,12 +14,11 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .errors import AuditError
-from .journal import DROPPED
+from .errors import AuditError, Incomplete
 from .label_database import make, opened
 from .plugins import did_you_mean
 from .store import Run
@@ -27,8 +26,9 @@ from .store import Run
 NOT_A_LABEL = ("undetermined", "no_face")
 """What a person may say of any attribute instead of one of its labels."""
 FILE = "labels.sqlite"
+ANNOUNCED = "~"
 MAX_REASON = 500
-AUTHOR = re.compile(r"\w[\w .@'-]{0,63}")
+AUTHOR = re.compile(r"\w[\w .@'+-]{0,63}")
 """A name begins with a letter or digit: no spreadsheet takes it for a formula."""
 
 _VALID = (
@@ -75,6 +75,11 @@ class Label:
     def entry(self) -> str:
         """What the journal calls this row."""
         return f"{FILE}#{self.id:09d}-{self.hash[:16]}"
+
+    @property
+    def announcement(self) -> str:
+        """What the journal calls this row before it is kept."""
+        return f"{self.entry}{ANNOUNCED}"
 
 
 class Labels:
@@ -152,13 +157,12 @@ class Labels:
         row = replace(row, hash=row.digest())
         values = list(asdict(row).values())
         database.execute(f"INSERT INTO labels VALUES ({', '.join('?' * len(values))})", values)
-        # Journal first: where it cannot be written, the row is rolled back.
-        self.run.journal.enter((row.entry, row.hash))
-        try:
-            database.execute("COMMIT")
-        except sqlite3.Error:
-            self.run.journal.enter((row.entry, DROPPED))
-            raise
+        # Announced, kept, entered: a journal that cannot be written keeps no row, and a kill leaves
+        # an announcement alone, or a row that was announced.
+        self.run.journal.enter((row.announcement, row.hash))
+        database.execute("COMMIT")
+        with suppress(Incomplete):  # it is kept, and announced
+            self.run.journal.enter((row.entry, row.hash))
         return row
 
     def _check(self, author: str, image: str, attribute: str, label: str, reason: str) -> None:
@@ -241,16 +245,20 @@ def check_author(author: str) -> None:
     if not AUTHOR.fullmatch(author) or author != author.strip():
         raise AuditError(
             "a rater's name begins with a letter or digit and has up to 64 letters, digits, "
-            "spaces and . @ ' - _"
+            "spaces and . @ ' + - _"
         )
 
 
 def problems(run: Run) -> list[str]:
     """One line for each label that was edited, removed or added since it was given."""
     entered: dict[int, set[str]] = {}
+    announced: set[str] = set()
     for name, digest in run.journal.latest().items():
-        if match := re.fullmatch(rf"{re.escape(FILE)}#(\d{{9}})-[0-9a-f]{{16}}", name):
-            entered.setdefault(int(match[1]), set()).add(digest)
+        if match := re.fullmatch(rf"{re.escape(FILE)}#(\d{{9}})-[0-9a-f]{{16}}(~?)", name):
+            if match[2]:
+                announced.add(digest)
+            else:
+                entered.setdefault(int(match[1]), set()).add(digest)
     labels = Labels(run, {})
     if not os.path.lexists(labels.path):
         return [f"{FILE}: missing, with {len(entered)} labels"] if entered else []
@@ -262,7 +270,7 @@ def problems(run: Run) -> list[str]:
     before: Label | None = None
     for row in rows:
         known = entered.pop(row.id, set())
-        if row.hash == row.digest() and row.hash in known:
+        if row.hash == row.digest() and (row.hash in known or row.hash in announced):
             follows = before is None or before.id + 1 != row.id or before.hash == row.prev
             if before and not follows and before.id not in found:
                 found[row.id] = "does not follow from the one before"

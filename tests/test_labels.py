@@ -234,7 +234,7 @@ def test_a_journal_that_cannot_be_written_keeps_no_label(labels: Labels):
     assert problems(labels.run) == []
 
 
-def test_a_label_that_the_file_does_not_take_is_dropped_from_the_journal(
+def test_a_label_that_the_file_does_not_take_is_only_announced(
     labels: Labels, monkeypatch: pytest.MonkeyPatch
 ):
     give(labels, "anna", 0, "male")
@@ -252,6 +252,28 @@ def test_a_label_that_the_file_does_not_take_is_dropped_from_the_journal(
         give(labels, "anna", 1, "male")
     monkeypatch.undo()
     assert said(labels) == {("anna", 0): "male"}
+    assert problems(labels.run) == []
+    give(labels, "anna", 1, "female")
+    assert problems(labels.run) == []
+
+
+def test_a_kill_between_the_row_and_its_entry_leaves_a_label_that_holds(
+    labels: Labels, monkeypatch: pytest.MonkeyPatch
+):
+    enter = type(labels.run.journal).enter
+
+    def killed(journal, *files):
+        if not files[0][0].endswith("~"):
+            raise KeyboardInterrupt
+        enter(journal, *files)
+
+    monkeypatch.setattr(type(labels.run.journal), "enter", killed)
+    with pytest.raises(KeyboardInterrupt):
+        give(labels, "anna", 0, "male")
+    monkeypatch.undo()
+    assert said(labels) == {("anna", 0): "male"}
+    give(labels, "anna", 1, "female")
+    assert problems(labels.run) == []
 
 
 def test_a_read_only_run_is_one_clear_line_and_can_be_read(
