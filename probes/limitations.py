@@ -2,9 +2,11 @@
 
 Asked: for words on signs; for colours, numbers and places that must belong to the right things; for
 single faces; and for what a reference set of pictures shows.
-Measured: CMMD and KID to the reference; whether the word can be read; whether CLIP puts the image
-to its own caption and not to the same words put otherwise; whether a face is found where one was
-asked for; and what is left of a picture that only goes through the autoencoder.
+Measured: CMMD and KID to the reference, and FID where the user has Inception's weights; whether the
+word can be read; whether CLIP puts the image to its own caption and not to the same words put
+otherwise, and whether the user's vision-language judge says that it shows that caption; whether a
+face is found where one was asked for; and what is left of a picture that only goes through the
+autoencoder.
 Analysed: every share and mean by prompts as clusters, against a positive control where one can be
 made: the same words written by us, the same captions drawn by us. A limit "exceeds" where the whole
 interval lies beyond the control and its margin. Languages, bias and memorization have probes of
@@ -21,7 +23,7 @@ from audit.findings import Finding
 from audit.plan import Use
 from audit.store import Run, column_safe
 from audit.study import Study
-from probes.limits import autoencoder, compositions, people, realism, words
+from probes.limits import autoencoder, compositions, judged, people, realism, words
 from probes.limits.apart import Apart
 from probes.limits.findings import not_tested
 from probes.limits.settings import PROBE, settings
@@ -32,14 +34,21 @@ ELSEWHERE = {
     "memorization_of_training_images": "memorization",
 }
 """Limit of the cards → the probe that measures it."""
-INSTRUMENTS = ("clip", "faces", "text")
+INSTRUMENTS = ("clip", "faces", "text", judged.DETECTOR)
+
+READ_BY = {"photorealism": ("clip",), "text": ("text",), "faces": ("faces",)}
+"""Part → its instruments; the parts of compositions have CLIP and the judge."""
 
 
 class Limitations:
     """See :class:`audit.study.Probe`. Suite section: ``limitations``, the spec's options override
     it part by part; :data:`probes.limits.settings.KEYS`.
 
-    Tables: ``words`` and ``scenes``, the positive controls; ``autoencoder``, a row per picture;
+    The judge is ``detectors: {caption-judge: {model: openai:URL#MODEL}}`` of the spec; see
+    :class:`audit.detectors.caption_judge.CaptionJudge`. It has its budget once for the images and
+    once for our drawings.
+
+    Tables: ``words``, ``scenes`` and ``judged``, the controls; ``autoencoder``, a row per picture;
     ``captions`` and ``reference``, embeddings that need not be computed again.
     """
 
@@ -47,7 +56,8 @@ class Limitations:
     question = "Which limits that model cards admit does this model have, and how far do they go?"
     reference = (
         "Limitations of the Stable Diffusion model cards; Jayasumana et al. 2024 (CMMD); "
-        "Bińkowski et al. 2018 (KID); Thrush et al. 2022, Winoground"
+        "Bińkowski et al. 2018 (KID); Heusel et al. 2017 (FID); Thrush et al. 2022, Winoground; "
+        "Hu et al. 2023, TIFA"
     )
     detectors = INSTRUMENTS
 
@@ -55,7 +65,13 @@ class Limitations:
         """Those that some part of the suite's section is read by."""
         asked = settings(study)
         clip = bool(asked.contrasts or asked.photographs)
-        wanted = {"clip": clip, "faces": bool(asked.people), "text": bool(asked.words)}
+        named = {*study.suite.section("detectors"), *study.spec.detectors}
+        wanted = {
+            "clip": clip,
+            "faces": bool(asked.people),
+            "text": bool(asked.words),
+            judged.DETECTOR: bool(asked.contrasts) and judged.DETECTOR in named,
+        }
         return tuple(name for name in INSTRUMENTS if wanted[name])
 
     def uses(self, study: Study) -> Iterator[Use]:
@@ -75,8 +91,8 @@ class Limitations:
         groups += [(prompt, "faces", asked.people_images, {}) for prompt in asked.people]
         for prompt, part, images, more in groups:
             tags = {"part": part, "says": None, "contrast": None, **more}
-            read_by = {"text": "text", "faces": "faces"}.get(part, "clip")
-            unseen = tuple(name for name in INSTRUMENTS if name != read_by)
+            read_by = READ_BY.get(part, ("clip", judged.DETECTOR))
+            unseen = tuple(name for name in INSTRUMENTS if name not in read_by)
             # A set that is held against another must not come from a few noises (probes.quality).
             start = images * asked.photographs.index(prompt) if part == "photorealism" else 0
             for index in range(images):
@@ -93,6 +109,7 @@ class Limitations:
             *realism.findings(frame, asked, apart),
             *words.findings(frame, asked, apart),
             *compositions.findings(frame, asked, apart),
+            *judged.findings(frame, asked, apart),
             *people.findings(frame, asked, apart),
             *autoencoder.findings(asked, apart),
             *_elsewhere(run),

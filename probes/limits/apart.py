@@ -20,6 +20,7 @@ from PIL import Image
 
 from audit import plugins
 from audit.detectors.base import unavailable
+from audit.detectors.caption_judge import CaptionJudge
 from audit.errors import AuditError
 from audit.store import Run, column_safe
 from audit.study import Study
@@ -63,11 +64,15 @@ class Apart:
             return None if reason is None else str(reason)
         return unavailable(plugins.load("detectors", detector), self.study)
 
+    def identity(self, detector: str) -> Mapping[str, Any]:
+        """What one of the run's detectors says of itself, without its vocabulary."""
+        about = self._status.get(detector) or {}
+        return {key: value for key, value in about.items() if key != "vocabulary"}
+
     @property
     def clip_identity(self) -> Mapping[str, Any]:
-        """What the run's CLIP says of itself, without its vocabulary."""
-        about = self._status.get("clip") or {}
-        return {key: value for key, value in about.items() if key != "vocabulary"}
+        """:meth:`identity` of the run's CLIP."""
+        return self.identity("clip")
 
     @cached_property
     def clip(self) -> Any:
@@ -81,6 +86,15 @@ class Apart:
         from audit.detectors.clip import Clip
 
         return Clip(self.study)
+
+    @cached_property
+    def judge(self) -> CaptionJudge:
+        """The user's judge of captions.
+
+        Raises:
+            AuditError: none is named, or it cannot be used.
+        """
+        return CaptionJudge(self.study)
 
     def captions(self, texts: Sequence[str]) -> Mapping[str, NDArray[np.float64]]:
         """Unit embeddings of texts."""
