@@ -69,7 +69,7 @@ class Run:
         run.json  plan.parquet  findings.json  journal.jsonl
         uses/<probe>.parquet  records/part-*.parquet  detections/<detector>/part-*.parquet
         tables/<probe>.<name>.parquet  images/ab/ab….webp  thumbs/ab/ab….webp  card/
-        inputs/<sha256>.*
+        inputs/<sha256>.*  suite.json  labels.sqlite  labels.csv  recomputed.json
     """
 
     def __init__(self, path: Path) -> None:

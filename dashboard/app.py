@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def main() -> None:
     )
     if chosen == start:
         st.switch_page(pages["Results"][0], query_params=dict(st.query_params))
-    with st.sidebar:
+    # Who labels blind does not see the names of the runs, which may be those of models.
+    veiled = chosen.url_path == "review" and len(runs.shown()) > 1
+    with st.sidebar, st.expander("Which run") if veiled else nullcontext():
         parts.choose_run(list(runs.shown()))
     try:
         chosen.run()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from audit import engine
@@ -16,8 +19,9 @@ from audit.errors import AuditError
 from audit.label_files import read_labels
 from audit.labels import Labels
 from audit.recompute import CSV, DOCUMENT, PROBE, changes, recompute
-from audit.reopened import attributes_of, spec_of, study_of, suite_of
+from audit.reopened import attributes_of, keep_suite, spec_of, study_of, suite_of
 from audit.store import Run
+from audit.suites import Suite
 from audit.verify import problems
 from probes.demographics import Demographics
 from tests.dashboard import labelled_run
@@ -160,6 +164,21 @@ def test_no_model_library_is_imported(tmp_path: Path):
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_verify_names_a_label_that_was_edited(tmp_path: Path):
+    run = labelled_run.build(tmp_path / "run", images=2)
+    labelled_run.label_some(run, 1)
+    assert CliRunner().invoke(cli, ["verify", str(run.path)]).exit_code == 0
+    with closing(sqlite3.connect(run.path / "labels.sqlite")) as database:
+        [(sql,)] = database.execute("SELECT sql FROM sqlite_schema WHERE name = 'labels_stay'")
+        database.execute("DROP TRIGGER labels_stay")
+        database.execute("UPDATE labels SET label = 'undetermined' WHERE id = 2")
+        database.execute(sql)
+        database.commit()
+    done = CliRunner().invoke(cli, ["verify", str(run.path)])
+    assert "labels.sqlite: label 2 was changed after it was given" in done.output
+    assert done.exit_code == 1
+
+
 # ---- the run's own study ------------------------------------------------------------------------
 
 
@@ -201,6 +220,21 @@ def test_a_damaged_suite_is_one_clear_line(tmp_path: Path, content: object, mess
     run.write_json("suite.json", content)
     with pytest.raises(AuditError, match=message):
         attributes_of(run, PROBE)
+
+
+def test_a_suite_is_kept_as_its_readers_take_it(tmp_path: Path):
+    run = labelled_run.build(tmp_path / "run", images=3)
+    content = yaml.safe_load(
+        "attributes: {worn: {labels: {yes: [a hat], no: [no hat]}, day: 2026-11-01, far: .inf}}\n"
+        "demographics: {attributes: [worn]}\nempty:\n"
+    )
+    keep_suite(run, Suite("mine", "about", content))
+    labels = tuple(str(label) for label in content["attributes"]["worn"]["labels"])
+    assert attributes_of(run, PROBE) == {"worn": labels}
+    kept = suite_of(run)
+    assert (kept.name, kept.about) == ("mine", "about")
+    assert kept.section("attributes")["worn"]["far"] == "inf" and kept.section("empty") == {}
+    assert problems(run)[0] == []
 
 
 def test_a_run_without_its_suite_takes_the_shipped_one_and_no_file(tmp_path: Path):

@@ -54,14 +54,7 @@ def page() -> None:
 
 def _label(index: int, labels: Labels) -> None:
     with st.container(border=True), st.grid(min_column_width=170):
-        rater = st.text_input(
-            "Your name",
-            key="rater",
-            bind="query-params",
-            max_chars=64,
-            placeholder="as it stands beside your labels",
-            icon=":material/badge:",
-        )
+        rater = _rater()
         attribute = _attribute(list(labels.attributes))
         address.one_of("overlap", list(review_label.OVERLAPS), "share for everybody")
         overlap = st.selectbox(
@@ -86,6 +79,24 @@ def _label(index: int, labels: Labels) -> None:
         parts.warn(str(error))
         return
     review_label.show(index, labels, rater.strip(), attribute, review_label.OVERLAPS[overlap])
+
+
+def _rater() -> str:
+    """Who labels: whoever logged in, else the name that they give themselves."""
+    if st.user.get("is_logged_in"):
+        name = str(st.user.get("email") or "")
+        st.text_input("Your name", name, key="logged_in", disabled=True, icon=":material/badge:")
+        return name
+    return str(
+        st.text_input(
+            "Your name",
+            key="rater",
+            bind="query-params",
+            max_chars=64,
+            placeholder="as it stands beside your labels",
+            icon=":material/badge:",
+        )
+    )
 
 
 def _attribute(names: list[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from audit import engine
@@ -127,6 +128,15 @@ def test_the_queue_is_blind_until_asked_and_then_labels_say_so(shown: runs.Shown
     press(test, "male")
     rows = {row.image: row.blind for row in labels_of(shown).log()}
     assert rows[first] and not rows[second] and sum(rows.values()) == 2
+
+
+def test_who_logged_in_labels_under_that_name_only(
+    shown: runs.Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(st, "user", {"is_logged_in": True, "email": "eve+audit@example.org"})
+    test = show("review", rater="anna")
+    press(test, "male")
+    assert [row.author for row in labels_of(shown).log()] == ["eve+audit@example.org"]
 
 
 def test_a_reason_goes_with_its_label_only(shown: runs.Shown) -> None:
