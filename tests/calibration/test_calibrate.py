@@ -23,7 +23,7 @@ import probes.memorization
 import probes.trials.demographics as demographics
 import probes.trials.memorization as memorization
 import safety.filters.safety_checker
-import safety.watermarks.detection
+import safety.watermarks.codecs
 from audit.calibration.calibrate import trials
 from audit.calibration.page import page
 from audit.calibration.pool import Pool, Size, make
@@ -207,9 +207,10 @@ def minuend_and_subtrahend_swapped(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_wrong_tail_of_the_test(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        safety.watermarks.detection, "p_value", lambda m, n: binom.cdf(np.asarray(m), n, 0.5)
-    )
+    def p_value(matches: Any, n: int, domains: int) -> Any:
+        return np.minimum(1.0, 2 * domains * binom.cdf(np.asarray(matches), n, 0.5))
+
+    patch.setattr(safety.watermarks.codecs, "binomial_p", p_value)
 
 
 def a_copy_by_likeness_of_embeddings_alone(patch: pytest.MonkeyPatch) -> None:
