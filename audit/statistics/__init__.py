@@ -27,6 +27,7 @@ from .equivalence import (
     equivalence_of_proportions,
     verdict_by_interval,
 )
+from .frechet import frechet
 from .gaps import newcombe, stratified_shares
 from .intervals import clopper_pearson, wilson
 from .missing import Bounds, manski_bounds
@@ -79,6 +80,7 @@ __all__ = [
     "equivalence_of_pairs",
     "equivalence_of_proportion",
     "equivalence_of_proportions",
+    "frechet",
     "images_for_equivalence",
     "images_needed",
     "images_per_arm",
