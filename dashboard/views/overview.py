@@ -93,7 +93,7 @@ def _findings(findings: list[Finding]) -> None:
         return
     words = {parts.VERDICTS[name][1]: name for name in parts.VERDICTS}
     there = {f.verdict for f in findings}
-    boxes = st.grid(min_column_width=300)
+    boxes = st.grid(min_column_width=370)
     with boxes:
         chosen = st.segmented_control(
             "Verdict",

@@ -56,8 +56,7 @@ def _range(table: Table, name: str, on_change: Callable[[], None]) -> Condition 
         st.html(f'<p class="t2i-dim">{parts.words(name)}: {only}</p>')
         return None
     low, high, counts = found
-    kept = st.session_state.get(f"range_{name}") or (low, high)
-    st.html(_bars(name, low, high, counts, kept))
+    above = st.container()
     start, end = st.slider(
         parts.plain(name),
         low,
@@ -69,6 +68,7 @@ def _range(table: Table, name: str, on_change: Callable[[], None]) -> Condition 
         bind="query-params",
         on_change=on_change,
     )
+    above.html(_bars(name, low, high, counts, (start, end)))
     return None if (start, end) == (low, high) else table.between(name, start, end)
 
 
