@@ -93,7 +93,7 @@ def _rater() -> str:
             key="rater",
             bind="query-params",
             max_chars=64,
-            placeholder="as it stands beside your labels",
+            placeholder="kept with your labels",
             icon=":material/badge:",
         )
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -315,3 +317,12 @@ def test_labels_with_markup_are_text(shown: runs.Shown) -> None:
         )
     text = body(show("review", part="Disagreements", attribute="gender"))
     assert "<script" not in text and "&lt;script&gt;" in text
+
+
+def test_the_page_imports_no_library_of_models_or_statistics() -> None:
+    code = (
+        "import sys, dashboard.views.review, dashboard.recomputing;"
+        "print(sorted({'torch', 'sklearn', 'scipy', 'statsmodels', 'probes'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
