@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from audit.errors import AuditError
+from audit.store import Run
 from dashboard import parts, queries, reading, runs, sheet, variants
 from dashboard.table import Table
 
@@ -28,8 +29,8 @@ def page() -> None:
     """The page."""
     index, run = parts.current()
     st.title("Side by side")
+    axes = _axes(run)
     with run.connect() as database:
-        axes = _axes(database)
         titles = [axis.title for axis in axes] + [RUNS] * (len(runs.shown()) > 1)
         if not titles:
             parts.warn("No prompt of this run has two variants on the same seed.")
@@ -49,15 +50,25 @@ def page() -> None:
         sheet.show(found)
 
 
-def _axes(database: Any) -> list[variants.Axis]:
+def _axes(run: Run) -> list[variants.Axis]:
     """The axes along which this run has something to compare."""
-    there = queries.probes(queries.catalog(database))
+    asked = [run.path / "plan.parquet", *sorted(run.path.glob("uses/*.parquet"))]
+    state = tuple((str(path), path.stat().st_mtime_ns) for path in asked if path.exists())
+    return [variants.AXES[place] for place in _places(run, state)]
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _places(_run: Run, state: Any) -> list[int]:
+    """Places in :data:`variants.AXES`; asked once of a run, for every axis is a pass over it."""
+    del state  # it is the key
     found = []
-    for axis in variants.AXES:
-        if axis.probe in there:
-            table = Table(database, axis.probe)
-            if variants.usable(table, axis) and variants.groups(table, axis):
-                found.append(axis)
+    with _run.connect() as database:
+        there = queries.probes(queries.catalog(database))
+        for place, axis in enumerate(variants.AXES):
+            if axis.probe in there:
+                table = Table(database, axis.probe)
+                if variants.usable(table, axis) and variants.groups(table, axis):
+                    found.append(place)
     return found
 
 
