@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def recompute(
     for name in ("tables", "labels.csv", DOCUMENT, "findings.json", "gates.json"):
         if (run.path / name).is_symlink():
             raise AuditError(f"{run.path / name} is a link: the run is not changed")
+    if not os.access(run.path, os.W_OK):
+        raise AuditError(f"{run.path} is read-only: copy the run to a folder that can be written")
     with run.lock():
         if given:
             run.write_bytes(CSV, text.encode())

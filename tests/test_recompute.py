@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -141,6 +142,13 @@ def test_files_that_the_settings_name_are_read_only_when_allowed(tmp_path: Path)
 def test_a_run_that_another_process_writes_is_one_clear_line(tmp_path: Path):
     run = labelled_run.build(tmp_path / "run", images=20)
     with run.lock(), pytest.raises(AuditError, match="another process is writing"):
+        recompute(run)
+
+
+def test_a_read_only_run_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = labelled_run.build(tmp_path / "run", images=20)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(AuditError, match="is read-only: copy the run"):
         recompute(run)
 
 
