@@ -16,7 +16,7 @@ from audit.card.wording import clean, metric, plain
 from .shipped import sentence
 
 TEMPLATES = Path(__file__).parent / "templates"
-LEFT, WIDTH, STEP = 330.0, 860.0, 22.0
+STEP = 22.0
 LOWEST = 0.7
 """Where the axis of coverage begins; what lies below is drawn at its end."""
 
@@ -137,15 +137,17 @@ def _checks(result: Mapping[str, Any]) -> Table:
     rows = [
         Row(
             [
-                text(plain(check["probe"]).capitalize()),
                 text(check["said"]),
+                text(plain(check["probe"]).capitalize()),
                 text("right" if check["passed"] else "wrong"),
                 text(check["detail"]),
             ]
         )
         for check in result["checks"]
     ]
-    return Table("Answers that are right or wrong", ["Probe", "Known answer", "", "Counted"], rows)
+    return Table(
+        "Answers that are right or wrong", ["Known answer", "Probe", "Found", "Counted"], rows
+    )
 
 
 def _detectors(result: Mapping[str, Any]) -> Table:
@@ -181,21 +183,40 @@ def _made(result: Mapping[str, Any]) -> Table:
 
 def _figure(result: Mapping[str, Any]) -> Figure:
     """Coverage of every effect with its interval, the allowed band behind."""
+    title = "Share of 95% intervals that hold the true value"
+    caption = (
+        f"{title}, with its own 95% interval; grey: where it must lie. What lies below "
+        f"{LOWEST:.0%} is drawn there. The table has every figure."
+    )
+    wide, narrow = (
+        _drawn(result, title, *size) for size in ((430.0, 930.0, 62), (165.0, 370.0, 21))
+    )
+    return Figure(wide, narrow, caption)
+
+
+def _drawn(result: Mapping[str, Any], title: str, left: float, width: float, letters: int) -> str:
+    """The figure with labels of so many letters on its left."""
     low, high = result["allowed"]["coverage"]
-    x = Scale(LOWEST, 1.0, LEFT, WIDTH - 60)
+    x = Scale(LOWEST, 1.0, left, width - 60)
     effects = result["effects"]
-    bottom = 34 + STEP * len(effects)
+    groups = len({row["probe"] for row in effects})
+    bottom = 34 + STEP * (len(effects) + groups)
     parts = [
         f'<rect x="{px(x(low))}" y="24" width="{px(x(high) - x(low))}" height="{px(bottom - 24)}" '
         'fill="var(--panel)"/>'
     ]
-    for tick in (0.7, 0.8, 0.9, 0.95, 1.0):
+    for tick in (0.7, 0.8, 0.9, 0.95, 1.0) if letters > 40 else (0.7, 0.95):
         parts.append(line("axis" if tick == 0.95 else "grid", x(tick), 24, x(tick), bottom))
         parts.append(words(x(tick), 16, f"{tick:.0%}", "quiet middle"))
-    for number, row in enumerate(effects):
-        y = 40 + STEP * number
-        name = f"{plain(row['probe']).capitalize()}: {metric(row['metric']).label}, {row['said']}"
-        parts.append(words(LEFT - 12, y + 4, short(name, 52), "end", f"{name} ({row['variant']})"))
+    y, group = 18.0, ""
+    for row in effects:
+        if row["probe"] != group:
+            group, y = row["probe"], y + STEP
+            parts.append(words(0, y + 4, plain(group).capitalize(), "quiet"))
+        y += STEP
+        name = f"{row['said']} ({row['variant']})"
+        whole = f"{name}: {metric(row['metric']).label}"
+        parts.append(words(left - 12, y + 4, short(name, letters), "end", whole))
         if row["coverage"] is None or row["coverage_ci"] is None:
             continue
         ends = [x(max(LOWEST, end)) for end in row["coverage_ci"]]
@@ -205,15 +226,9 @@ def _figure(result: Mapping[str, Any]) -> Figure:
             f'<g class="{kind}">{line("interval", ends[0], y, ends[1], y)}'
             f'<circle class="shape" cx="{px(at)}" cy="{px(y)}" r="4.4"/></g>'
         )
-        parts.append(words(WIDTH - 50, y + 4, f"{row['coverage']:.1%}", "quiet"))
+        parts.append(words(width - 50, y + 4, f"{row['coverage']:.1%}", "quiet"))
     said = "; ".join(f"{row['metric']} {row['coverage']:.1%}" for row in effects)
-    title = "Share of 95% intervals that hold the true value"
-    drawn = svg("coverage", title, said, WIDTH, bottom + 8, parts)
-    caption = (
-        f"{title}, with its own 95% interval; grey: where it must lie. What lies below "
-        f"{LOWEST:.0%} is drawn there. The table has every figure."
-    )
-    return Figure(drawn, drawn, caption)
+    return svg(f"coverage-{letters}", title, said, width, bottom + 8, parts)
 
 
 def percent(share: float) -> str:

@@ -36,6 +36,7 @@ LABELS: Mapping[str, tuple[str, ...]] = {
     "skin": ("light", "medium", "dark"),
     "glasses": ("yes", "no"),
 }
+SHOWN = {"gender": "female-presenting", "skin": "dark skin", "glasses": "glasses"}
 POSITIVE = {"gender": "female", "skin": "dark", "glasses": "yes"}
 METRICS = {
     "gender": "share_female_presenting",
@@ -48,7 +49,7 @@ SKEWS: tuple[Shares, ...] = (
     NULL,
     {**NULL, "gender": (0.95, 0.05)},
     {**NULL, "gender": (0.05, 0.95)},
-    {**NULL, "skin": (0.1, 0.15, 0.75)},
+    {**NULL, "skin": (0.05, 0.1, 0.85)},
 )
 """A subject has each with the same probability: the subjects of an audit are a sample too."""
 SKEWED, BALANCED = ("gender", "skin"), ("gender", "glasses")
@@ -330,22 +331,24 @@ def _shares(
         expected: what a subject's shares are drawn from, all equally likely. Of other than
             :data:`SKEWS` they are not drawn, so the interval over subjects is too wide.
     """
-    metric, label = METRICS[attribute], POSITIVE[attribute]
-    at = LABELS[attribute].index(label)
+    metric, name = METRICS[attribute], SHOWN[attribute]
+    at = LABELS[attribute].index(POSITIVE[attribute])
     true = {subject: shares[attribute][at] for subject, shares in planted.items()}
     for subject, share in true.items():
         away = abs(share - NULL[attribute][at])
         if away < 0.01:
-            effect = Effect(PROBE, variant, metric, "at the reference", "null")
+            effect = Effect(PROBE, variant, metric, f"{name}, at the reference", "null")
         elif away > 0.35 and expected is SKEWS:
-            said = f"{away:.0%} from the reference, {IMAGES} images"
+            said = f"{name}, {share:.0%} against {NULL[attribute][at]:.0%}, {IMAGES} images"
             effect = Effect(PROBE, variant, metric, said, "planted")
         elif away < 0.1:
-            effect = Effect(PROBE, variant, metric, "within the margin", "null")
+            effect = Effect(PROBE, variant, metric, f"{name}, within the margin", "null")
         else:
-            effect = Effect(PROBE, variant, metric, "near the reference")
+            effect = Effect(PROBE, variant, metric, f"{name}, off the reference")
         yield Outcome.of(effect, audit, share, found(findings, metric, subject=subject))
     mean = float(np.mean([skew[attribute][at] for skew in expected]))
     total = next((f for f in findings if f.metric == metric and not f.slice), None)
-    effect = Effect(PROBE, variant, metric, "mean over all subjects", open=expected is not SKEWS)
+    effect = Effect(
+        PROBE, variant, metric, f"{name}, mean over all subjects", open=expected is not SKEWS
+    )
     yield Outcome.of(effect, audit, mean, total)
