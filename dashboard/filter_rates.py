@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from audit.statistics import Rate, clopper_pearson, clustered_rate, newcombe, stratified_shares
 
-from .filter_scores import PERCEIVED, Pattern
+from .filter_scores import PERCEIVED, Versions
 
 Interval = tuple[float, float]
 ENGLISH = "en"
@@ -64,7 +65,7 @@ class Gap:
 
 
 def confusion(counts: pd.DataFrame) -> Confusion:
-    """Of :func:`dashboard.filter_scores.counts`."""
+    """Of :meth:`dashboard.filter_scores.Held.at`."""
     truth = counts.restricted.astype(bool)
     bad, good = counts[truth], counts[~truth]
     hit, wrong = int(bad.blocked.sum()), int(good.blocked.sum())
@@ -74,24 +75,27 @@ def confusion(counts: pd.DataFrame) -> Confusion:
 def shares(counts: pd.DataFrame) -> list[Share]:
     """Recall, miss rate, false-block rate and precision; what has no denominator is left out,
     and precision where nothing is restricted."""
-    truth = counts.restricted.astype(bool)
-    bad, good = (
-        part.groupby("prompt", sort=False, dropna=False)[["n", "blocked"]].sum()
-        for part in (counts[truth], counts[~truth])
-    )
-    blocked = counts.assign(hit=counts.blocked.where(truth, 0))
-    called = blocked.groupby("prompt", sort=False, dropna=False)[["blocked", "hit"]].sum()
-    called = called[called.blocked > 0]
+    truth = counts.restricted.to_numpy(bool)
+    n, blocked = counts.n.to_numpy(), counts.blocked.to_numpy()
+    prompt, names = pd.factorize(counts.prompt, use_na_sentinel=False)
+
+    def sums(chosen: Any, values: Any) -> Any:
+        return np.bincount(prompt[chosen], values[chosen], len(names)).astype(np.int64)
+
+    bad, bad_blocked = sums(truth, n), sums(truth, blocked)
+    good, good_blocked = sums(~truth, n), sums(~truth, blocked)
+    called = bad_blocked + good_blocked
     rows = (
-        ("Recall", "restricted images that are blocked", bad.blocked, bad.n),
-        ("Miss rate", "restricted images that pass", bad.n - bad.blocked, bad.n),
-        ("False-block rate", "harmless images that are blocked", good.blocked, good.n),
-        ("Precision", "blocked images that are restricted", called.hit, called.blocked),
+        ("Recall", "restricted images that are blocked", bad_blocked, bad),
+        ("Miss rate", "restricted images that pass", bad - bad_blocked, bad),
+        ("False-block rate", "harmless images that are blocked", good_blocked, good),
+        ("Precision", "blocked images that are restricted", bad_blocked, called),
     )
     found = []
     for name, meaning, events, members in rows:
-        if members.sum() and (len(bad) or name != "Precision"):
-            rate = clustered_rate(events.to_numpy(), members.to_numpy())
+        there = members > 0
+        if there.any() and (bad.any() or name != "Precision"):
+            rate = clustered_rate(events[there], members[there])
             found.append(Share(name, meaning, rate, clopper_pearson(rate.events, rate.n)))
     return found
 
@@ -101,61 +105,59 @@ def perceived_gaps(counts: pd.DataFrame) -> Iterator[Gap]:
     harmless = counts[~counts.restricted.astype(bool)]
     for column in (str(name) for name in counts if str(name).startswith(PERCEIVED)):
         known = harmless[harmless[column].notna()]
-        if known.empty:
-            continue
+        prompt, prompts = pd.factorize(known.prompt, use_na_sentinel=False)
+        group, groups = pd.factorize(known[column], sort=True)
+        shape = (len(prompts), len(groups))
         n, blocked = (
-            known.pivot_table(
-                values, "prompt", column, aggfunc="sum", fill_value=0, observed=True
-            ).astype(int)
-            for values in ("n", "blocked")
+            np.bincount(prompt * shape[1] + group, values.to_numpy(), shape[0] * shape[1])
+            .reshape(shape)
+            .astype(np.int64)
+            for values in (known.n, known.blocked)
         )
-        whole, hits = n.to_numpy().sum(axis=1), blocked.to_numpy().sum(axis=1)
-        for group in n.columns if n.shape[1] > 1 else []:
-            own, k = n[group].to_numpy(), blocked[group].to_numpy()
-            other, j = whole - own, hits - k
+        for at, name in enumerate(groups) if shape[1] > 1 else []:
+            own, k = n[:, at], blocked[:, at]
+            other, j = n.sum(axis=1) - own, blocked.sum(axis=1) - k
             kept = (own > 0) & (other > 0)
             if not kept.any():
                 continue
             p, q, ci = stratified_shares(k[kept], own[kept], j[kept], other[kept])
-            name = column.removeprefix(PERCEIVED)
-            size, strata = int(own[kept].sum()), int(kept.sum())
-            yield Gap("perceived", name, str(group), "others", p, q, p - q, ci, size, strata)
+            attribute, size = column.removeprefix(PERCEIVED), int(own[kept].sum())
+            yield Gap(
+                "perceived", attribute, str(name), "others", p, q, p - q, ci, size, int(kept.sum())
+            )
 
 
-def paired_gaps(patterns: Sequence[Pattern]) -> Iterator[Gap]:
+def paired_gaps(versions: Sequence[Versions], threshold: float) -> Iterator[Gap]:
     """Versions of one scene and seed: each language against English, else each version against
-    the mean of all others.
+    the mean of all others."""
+    for one in versions:
+        names = one.names
+        reference = ENGLISH if one.attribute == "language" and ENGLISH in names else ""
+        for at, name in enumerate(names):
+            others = [names.index(reference)] if reference else [*range(len(names))]
+            others = [other for other in others if other != at]
+            whole = ~np.isnan(one.score[:, [at, *others]]).any(axis=1)
+            if others and whole.any():
+                blocked = one.score[whole] >= threshold
+                yield _paired(
+                    one.attribute, name, blocked[:, at], blocked[:, others], one.scene[whole],
+                    reference,
+                )  # fmt: skip
 
-    Args:
-        patterns: of :func:`dashboard.filter_scores.versions`.
-    """
-    for attribute in dict.fromkeys(row.attribute for row in patterns):
-        rows = [row for row in patterns if row.attribute == attribute]
-        names = sorted({name for row in rows for name in row.blocked})
-        reference = ENGLISH if attribute == "language" and ENGLISH in names else ""
-        for name in names:
-            others = [reference] if reference else [one for one in names if one != name]
-            whole = [row for row in rows if {name, *others} <= row.blocked.keys()]
-            if name != reference and others and whole:
-                yield _paired(attribute, name, others, whole, reference)
 
-
-def _paired(
-    attribute: str, name: str, others: list[str], rows: list[Pattern], reference: str
-) -> Gap:
-    scenes, place = np.unique([row.scene for row in rows], return_inverse=True)
-    n, size = np.array([row.n for row in rows]), len(others)
-    own = np.array([float(row.blocked[name]) for row in rows])
-    rest = np.array([np.mean([float(row.blocked[one]) for one in others]) for row in rows])
-    members = np.bincount(place, n).astype(int)
-    events, elsewhere = (
-        np.bincount(place, n * share).round().astype(int) for share in (own, rest * size)
+def _paired(attribute: str, name: str, own: Any, others: Any, scenes: Any, reference: str) -> Gap:
+    """`own`: shape (pairs,), `others`: shape (pairs, versions), booleans."""
+    _, place = np.unique(scenes, return_inverse=True)
+    members = np.bincount(place)
+    first = clustered_rate(np.bincount(place, own).astype(int), members)
+    second = clustered_rate(
+        np.bincount(place, others.sum(axis=1)).astype(int), members * others.shape[1]
     )
-    first, second = clustered_rate(events, members), clustered_rate(elsewhere, members * size)
-    p, q = float(np.average(own, weights=n)), float(np.average(rest, weights=n))
-    spread = np.sqrt(np.average((own - p) ** 2, weights=n) * np.average((rest - q) ** 2, weights=n))
-    phi = float(np.average((own - p) * (rest - q), weights=n) / spread) if spread else 0.0
+    rest = others.mean(axis=1)
+    p, q, spread = float(own.mean()), float(rest.mean()), float(own.std() * rest.std())
+    phi = float(((own - p) * (rest - q)).mean() / spread) if spread else 0.0
     ci = newcombe(p, first.ci or (0, 1), q, second.ci or (0, 1), phi)
     against = reference or "the other versions"
-    count = int(n.sum())
-    return Gap("paired", attribute, name, against, p, q, p - q, ci, count, len(scenes))
+    return Gap(
+        "paired", attribute, name, against, p, q, p - q, ci, len(own), len(members)
+    )  # fmt: skip

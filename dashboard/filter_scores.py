@@ -28,12 +28,12 @@ BARS = 60
 BINS = 10
 """Of the reliability curve, as of the probe's calibration error."""
 CELLS = {
-    "missed": ("restricted", "NOT blocked"),
-    "blocked, restricted": ("restricted", "blocked"),
-    "blocked, harmless": ("NOT restricted", "blocked"),
-    "passed, harmless": ("NOT restricted", "NOT blocked"),
+    "missed": (True, False),
+    "blocked, restricted": (True, True),
+    "blocked, harmless": (False, True),
+    "passed, harmless": (False, False),
 }
-"""Cells of the confusion matrix: truth and decision, as SQL over the rows of :func:`images`."""
+"""Cells of the confusion matrix: whether restricted, whether blocked."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,42 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Pattern:
-    """Which versions of a scene are blocked on one seed; `n` seeds have the same.
+class Held:
+    """A filter's scores of the images whose truth is known, read once.
+
+    A threshold is then moved without a further question, and exactly.
 
     Attributes:
-        blocked: version → its decision.
+        score: shape (N,), ascending; `group`: shape (N,), the row of `groups` of each.
+        groups: ``prompt``, ``restricted``, ``perceived_<attribute>`` …, ``n``: all that tells
+            images apart in what is counted.
+    """
+
+    score: NDArray[np.float64]
+    group: NDArray[np.int32]
+    groups: pd.DataFrame
+
+    def at(self, threshold: float) -> pd.DataFrame:
+        """The groups with ``blocked``, how many of their images are."""
+        first = int(np.searchsorted(self.score, threshold, "left"))
+        return self.groups.assign(
+            blocked=np.bincount(self.group[first:], minlength=len(self.groups))
+        )
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The versions of an attribute: the same scenes and seeds in K versions.
+
+    Attributes:
+        score: shape (P, K), a row per scene and seed, NaN where a version is missing.
+        scene: shape (P,), numbered.
     """
 
     attribute: str
-    scene: str
-    blocked: dict[str, bool]
-    n: int
+    names: list[str]
+    score: NDArray[np.float64]
+    scene: NDArray[np.int64]
 
 
 def filters(database: duckdb.DuckDBPyConnection) -> list[str]:
@@ -98,45 +123,66 @@ def outline(database: duckdb.DuckDBPyConnection, filter: str) -> Outline:
     return Outline(*row)
 
 
-def counts(
-    database: duckdb.DuckDBPyConnection, views: queries.Catalog, filter: str, threshold: float
-) -> pd.DataFrame:
-    """Images and blocked ones by prompt, truth and perceived groups: all that a threshold decides.
-
-    Columns: ``prompt``, ``restricted``, ``perceived_<attribute>`` …, ``n``, ``blocked``.
-    """
+def held(database: duckdb.DuckDBPyConnection, views: queries.Catalog, filter: str) -> Held:
+    """See :class:`Held`."""
     there = views[SCORES]
-    groups = [quoted(name) for name in there if name.startswith(PERCEIVED)]
+    names = ["prompt", "restricted", *(name for name in there if name.startswith(PERCEIVED))]
     source, prompt = SCORES, "prompt"
     if "prompt" not in there:  # a table of an older version
         known = "prompt" in views.get("requests", ())
         source += " LEFT JOIN requests USING (request)" if known else ""
         prompt = "requests.prompt" if known else "concept"
-    select = ", ".join([f"{prompt} AS prompt", "restricted", *groups])
-    return database.execute(
-        f"SELECT {select}, count(*) AS n, count(*) FILTER (score >= ?) AS blocked FROM {source} "
-        "WHERE filter = ? AND restricted IS NOT NULL AND isfinite(score) GROUP BY ALL",
-        [threshold, filter],
-    ).df()
+    columns = ", ".join(quoted(name) for name in names)
+    tables = (
+        f"WITH images AS (SELECT score::DOUBLE AS score, {prompt} AS prompt, "
+        f"{', '.join(quoted(name) for name in names[1:])} FROM {source} "
+        "WHERE filter = ? AND restricted IS NOT NULL AND isfinite(score)), "
+        f"groups AS (SELECT {columns}, count(*) AS n, "
+        f"row_number() OVER (ORDER BY {columns}) - 1 AS place FROM images GROUP BY {columns}) "
+    )
+    groups = database.execute(f"{tables} SELECT * FROM groups ORDER BY place", [filter]).df()
+    same = " AND ".join(
+        f"images.{quoted(name)} IS NOT DISTINCT FROM groups.{quoted(name)}" for name in names
+    )
+    found = database.execute(
+        f"{tables} SELECT score, place::INTEGER AS place FROM images JOIN groups ON {same} "
+        "ORDER BY score",
+        [filter],
+    ).fetchnumpy()
+    return Held(
+        np.asarray(found["score"], np.float64),
+        np.asarray(found["place"], np.int32),
+        groups.drop(columns="place"),
+    )
 
 
 def versions(
-    database: duckdb.DuckDBPyConnection, views: queries.Catalog, filter: str, threshold: float
-) -> list[Pattern]:
-    """Patterns of decisions on the versions of one scene and seed."""
+    database: duckdb.DuckDBPyConnection, views: queries.Catalog, filter: str
+) -> list[Versions]:
+    """The harmless scenes in versions, read once; see :class:`Versions`."""
     if VERSIONS not in views:
         return []
-    rows = database.execute(
-        "WITH pairs AS (SELECT attribute, scene, list(version ORDER BY version) AS versions, "
-        f"list(score >= ? ORDER BY version) AS blocked FROM {VERSIONS} "
-        "WHERE filter = ? AND isfinite(score) GROUP BY attribute, scene, seed) "
-        "SELECT attribute, scene, versions, blocked, count(*) FROM pairs GROUP BY ALL ORDER BY ALL",
-        [threshold, filter],
+    rows = f"FROM {VERSIONS} WHERE filter = ? AND isfinite(score)"
+    names = database.execute(
+        f"SELECT attribute, list(DISTINCT version ORDER BY version) {rows} GROUP BY 1 ORDER BY 1",
+        [filter],
     ).fetchall()
-    return [
-        Pattern(str(attribute), str(scene), dict(zip(names, blocked, strict=True)), int(n))
-        for attribute, scene, names, blocked, n in rows
-    ]
+    found = []
+    for attribute, each in names:
+        part = database.execute(
+            "SELECT dense_rank() OVER (ORDER BY scene, seed) - 1 AS pair, "
+            "dense_rank() OVER (ORDER BY scene) - 1 AS scene, "
+            "dense_rank() OVER (ORDER BY version) - 1 AS version, score::DOUBLE AS score "
+            f"{rows} AND attribute = ?",
+            [filter, attribute],
+        ).fetchnumpy()
+        pair, scene, version = (np.asarray(part[k], np.int64) for k in ("pair", "scene", "version"))
+        score = np.full((int(pair.max()) + 1, len(each)), np.nan)
+        score[pair, version] = part["score"]
+        scenes = np.zeros(len(score), np.int64)
+        scenes[pair] = scene
+        found.append(Versions(str(attribute), [str(name) for name in each], score, scenes))
+    return found
 
 
 def histogram(
@@ -261,6 +307,7 @@ def images(
     database: duckdb.DuckDBPyConnection,
     views: queries.Catalog,
     filter: str,
+    held: Held,
     threshold: float,
     cell: str,
     limit: int,
@@ -270,20 +317,36 @@ def images(
     Returns:
         rows with request, score, concept, image, prompt; the last two as far as they are known.
     """
-    truth, decision = CELLS[cell]
+    truth, blocked = CELLS[cell]
+    places = _nearest(held, threshold, truth, blocked, limit)
+    if not len(places):
+        return []
+    # The scores are known, so that only these rows are read whole.
     inner = (
-        f"SELECT request, score, concept, abs(score - ?) AS far FROM (SELECT *, score >= ? AS "
-        f"decided FROM {SCORES}) WHERE filter = ? AND isfinite(score) AND {truth} AND "
-        f"{decision.replace('blocked', 'decided')} ORDER BY far, request LIMIT {int(limit)}"
+        f"SELECT request, score, concept FROM {SCORES} WHERE filter = ? AND score BETWEEN ? AND ? "
+        f"AND restricted = ? ORDER BY abs(score - ?), request LIMIT {int(limit)}"
     )
     select, joins = ["found.request", "found.score", "found.concept"], ""
     for view, column in (("records", "image"), ("requests", "prompt")):
         known = column in views.get(view, ())
         select.append(f"{view}.{column}" if known else f"NULL AS {column}")
         joins += f" LEFT JOIN {view} ON {view}.request = found.request" if known else ""
+    span = held.score[places]
     cursor = database.execute(
-        f"SELECT {', '.join(select)} FROM ({inner}) AS found{joins} ORDER BY far, found.request",
-        [threshold, threshold, filter],
+        f"SELECT {', '.join(select)} FROM ({inner}) AS found{joins} "
+        "ORDER BY abs(found.score - ?), found.request",
+        [filter, float(span.min()), float(span.max()), truth, threshold, threshold],
     )
     names = [item[0] for item in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _nearest(
+    held: Held, threshold: float, truth: bool, blocked: bool, limit: int
+) -> NDArray[np.int64]:
+    """Places in `held` of the images of a cell that lie nearest to the threshold."""
+    wanted = (held.groups.restricted.to_numpy(bool) == truth)[held.group]
+    first = int(np.searchsorted(held.score, threshold, "left"))
+    if blocked:
+        return np.flatnonzero(wanted[first:])[:limit] + first
+    return np.flatnonzero(wanted[:first])[-limit:]

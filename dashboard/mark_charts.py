@@ -74,7 +74,9 @@ def strengths(frame: pd.DataFrame, attack: str) -> Any:
 def costs(frame: pd.DataFrame, name: str, title: str) -> Any:
     """Marks found over what the attack costs in quality."""
     base = alt.Chart(frame).encode(
-        x=alt.X(f"{name}:Q", title=f"{title} after the attack", scale=alt.Scale(zero=False)),
+        x=alt.X(
+            f"{name}:Q", title=f"{title} after the attack", scale=alt.Scale(zero=False, padding=36)
+        ),
         color=_codec(frame),
         tooltip=[*_tips(), alt.Tooltip(f"{name}:Q", format=".3g")],
     )
@@ -86,10 +88,17 @@ def costs(frame: pd.DataFrame, name: str, title: str) -> Any:
         base.mark_point(filled=True, size=80, opacity=0.95).encode(
             y=alt.Y("tpr:Q", title=y, scale=UNIT, axis=SHARE), shape=_shape(frame)
         ),
-        base.mark_text(dx=9, align="left", fontSize=11)
-        .encode(y=alt.Y("tpr:Q", title=y), text="label:N")
-        .transform_calculate(label="datum.attack + ' ' + format(datum.strength, '~g')"),
+        alt.Chart(_labels(frame))
+        .mark_text(dx=5, dy=-7, align="left", angle=320, fontSize=11, color=GREY)
+        .encode(x=alt.X(f"{name}:Q"), y=alt.Y("tpr:Q", title=y), text="label:N"),
     )
+
+
+def _labels(frame: pd.DataFrame) -> pd.DataFrame:
+    """One label for each attack and strength, at the mark that survives best."""
+    best = frame.sort_values("tpr").drop_duplicates(["attack", "strength"], keep="last")
+    names = [f"{a} {s:g}" for a, s in zip(best.attack, best.strength, strict=True)]
+    return best.assign(label=names)
 
 
 def realised(frame: pd.DataFrame) -> Any:

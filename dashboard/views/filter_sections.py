@@ -34,7 +34,10 @@ def concepts(database: duckdb.DuckDBPyConnection, views: Catalog, name: str) -> 
         height=110 + 44 * frame.concept.nunique(),
         alt="Margin of each concept for restricted and for harmless images; above 0 it blocks",
     )
-    st.caption("From the 5th to the 95th percentile, the mark is the median. Above 0 it blocks.")
+    st.caption(
+        "From the 5th to the 95th percentile, the mark is the median. A concept above 0 blocks; a "
+        "special one above 0 makes the others stricter."
+    )
     with st.expander("The same as a table"):
         st.dataframe(frame, hide_index=True, alt="Margins of the concepts")
 

@@ -15,7 +15,7 @@ from audit.findings import Finding
 from audit.store import Run, column_safe
 from dashboard import address, bars, filter_charts, filter_rates, filter_scores, parts, reading
 from dashboard.filter_rates import Confusion, Gap, Share
-from dashboard.filter_scores import CELLS, SCORES, Curves, Outline
+from dashboard.filter_scores import CELLS, SCORES, Curves, Held, Outline, Versions
 from dashboard.queries import Catalog, catalog
 from dashboard.threshold import roundest, slider
 from dashboard.views import filter_sections
@@ -40,13 +40,16 @@ def page() -> None:
         name = _chosen(names)
         seen = _outline(database, str(run.path), stamp, name)
         at = _threshold(seen, name)
-        counts = filter_scores.counts(database, views, name, at)
-        patterns = filter_scores.versions(database, views, name, at)
+        held = _held(database, views, str(run.path), stamp, name)
+        counts = held.at(at)
+        paired = _versions(database, views, str(run.path), stamp, name)
         _at_threshold(database, run, stamp, name, seen, at, counts)
-        _disparity([*filter_rates.paired_gaps(patterns), *filter_rates.perceived_gaps(counts)], run)
+        _disparity(
+            [*filter_rates.paired_gaps(paired, at), *filter_rates.perceived_gaps(counts)], run
+        )
         curves = _curves(database, str(run.path), stamp, name)
         _every_threshold(curves, findings, name, at, filter_rates.confusion(counts))
-        _images(database, views, index, name, at, filter_rates.confusion(counts))
+        _images(database, views, index, name, held, at, filter_rates.confusion(counts))
         filter_sections.concepts(database, views, name)
         filter_sections.agreement(findings, names)
         filter_sections.flips(database, views, name)
@@ -78,6 +81,21 @@ def _curves(
     _database: duckdb.DuckDBPyConnection, path: str, stamp: int, name: str
 ) -> Curves | None:
     return filter_scores.curves(_database, name)
+
+
+# Arrays are shared by all readers and never written to: at a million images 12 MB a filter.
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _held(
+    _database: duckdb.DuckDBPyConnection, _views: Catalog, path: str, stamp: int, name: str
+) -> Held:
+    return filter_scores.held(_database, _views, name)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _versions(
+    _database: duckdb.DuckDBPyConnection, _views: Catalog, path: str, stamp: int, name: str
+) -> list[Versions]:
+    return filter_scores.versions(_database, _views, name)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -314,6 +332,7 @@ def _images(
     views: Catalog,
     index: int,
     name: str,
+    held: Held,
     at: float,
     found: Confusion,
 ) -> None:
@@ -330,7 +349,7 @@ def _images(
             bind="query-params",
         )
         reveal = st.toggle("Show flagged images", key="reveal", bind="query-params")
-    rows = filter_scores.images(database, views, name, at, str(cell), SHOWN)
+    rows = filter_scores.images(database, views, name, held, at, str(cell), SHOWN)
     size = dict(zip(CELLS, sizes, strict=True))[str(cell)]
     if size > len(rows):
         st.caption(f"{len(rows)} of {size:,} images.")

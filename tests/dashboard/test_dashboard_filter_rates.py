@@ -56,7 +56,7 @@ def test_the_confusion_matrix_is_that_of_scikit_learn(
     own = scores(made, name)
     known = own[own.restricted.notna()]
     truth, decided = known.restricted.astype(bool), known.score >= at
-    counts = filter_scores.counts(database, queries.catalog(database), name, at)
+    counts = filter_scores.held(database, queries.catalog(database), name).at(at)
     found = filter_rates.confusion(counts)
     [[tn, fp], [fn, tp]] = metrics.confusion_matrix(truth, decided, labels=[False, True])
     assert (found.passed_harmless, found.blocked_harmless) == (tn, fp)
@@ -153,7 +153,7 @@ def test_gaps_are_those_that_the_probe_would_find_at_this_threshold(
     views = queries.catalog(database)
     frame = made.read_table("tables/safety_filters.versions")
     frame = frame[frame["filter"] == name]
-    paired = list(filter_rates.paired_gaps(filter_scores.versions(database, views, name, at)))
+    paired = list(filter_rates.paired_gaps(filter_scores.versions(database, views, name), at))
     expected: list[Gap] = []
     for attribute, part in frame.groupby("attribute", sort=True):
         pairs = list(zip(part.scene, part.seed, strict=True))
@@ -166,7 +166,7 @@ def test_gaps_are_those_that_the_probe_would_find_at_this_threshold(
         _same(mine, theirs)
     own = scores(made, name)
     seen = own[~own.restricted.astype(bool) & own.perceived_gender.notna()]
-    mine = filter_rates.perceived_gaps(filter_scores.counts(database, views, name, at))
+    mine = filter_rates.perceived_gaps(filter_scores.held(database, views, name).at(at))
     theirs = perceived_gaps(seen.score >= at, seen.perceived_gender.tolist(), seen.prompt.tolist())
     for one, other in zip(mine, theirs, strict=True):
         _same(one, other)
@@ -175,8 +175,8 @@ def test_gaps_are_those_that_the_probe_would_find_at_this_threshold(
 def test_at_the_filters_own_threshold_gaps_are_the_findings(made: Run, database: Any) -> None:
     views = queries.catalog(database)
     found = [
-        *filter_rates.paired_gaps(filter_scores.versions(database, views, "safety-checker", 0.0)),
-        *filter_rates.perceived_gaps(filter_scores.counts(database, views, "safety-checker", 0.0)),
+        *filter_rates.paired_gaps(filter_scores.versions(database, views, "safety-checker"), 0.0),
+        *filter_rates.perceived_gaps(filter_scores.held(database, views, "safety-checker").at(0.0)),
     ]
     findings = {
         (f.slice["attribute"], f.slice["group"]): f
@@ -195,7 +195,8 @@ def test_images_of_a_cell_are_its_nearest_to_the_threshold(
     made: Run, database: Any, cell: str
 ) -> None:
     views, at = queries.catalog(database), 0.01
-    found = filter_scores.images(database, views, "safety-checker", at, cell, 10)
+    held = filter_scores.held(database, views, "safety-checker")
+    found = filter_scores.images(database, views, "safety-checker", held, at, cell, 10)
     own = scores(made, "safety-checker")
     truth, blocked = own.restricted.astype(bool), own.score >= at
     chosen = own[
@@ -226,8 +227,8 @@ def test_a_table_of_an_older_version_takes_the_prompts_from_the_plan(
     old = dict(views) | {
         filter_scores.SCORES: {"request": "", "filter": "", "restricted": "", "score": ""}
     }
-    found = filter_scores.counts(database, old, "opennsfw", 0.5)
-    new = filter_scores.counts(database, views, "opennsfw", 0.5)
+    found = filter_scores.held(database, old, "opennsfw").at(0.5)
+    new = filter_scores.held(database, views, "opennsfw").at(0.5)
     assert found.groupby("prompt").n.sum().to_dict() == new.groupby("prompt").n.sum().to_dict()
 
 
