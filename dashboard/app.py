@@ -41,12 +41,8 @@ def main() -> None:
     st.set_page_config("t2i-audit", HERE / "icon.svg", layout="wide", initial_sidebar_state=220)
     st.html(f"<style>{_styles()}</style>")
     start = st.Page(lambda: None, default=True, title="Start", visibility="hidden")
-    pages = {
-        group: [_page(*row) for row in rows if _there(row[0])] for group, rows in PAGES.items()
-    }
-    chosen = st.navigation(
-        {"": [start]} | {group: found for group, found in pages.items() if found}
-    )
+    pages = {group: [_page(*row) for row in rows] for group, rows in PAGES.items()}
+    chosen = st.navigation({"": [start]} | pages)
     if chosen == start:
         st.switch_page(pages["Results"][0], query_params=dict(st.query_params))
     # Who labels blind does not see the names of the runs, which may be those of models.
@@ -63,10 +59,6 @@ def main() -> None:
 
 def _page(name: str, title: str, icon: str) -> st.Page:
     return st.Page(_opener(name), title=title, icon=f":material/{icon}:", url_path=name)
-
-
-def _there(name: str) -> bool:
-    return (HERE / f"views/{name}.py").is_file()
 
 
 def _opener(name: str) -> Callable[[], None]:

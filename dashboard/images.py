@@ -27,6 +27,8 @@ CARD_FILES = {
     "README.md": "text/markdown",
     "card.html": "text/html",
     "card.json": "application/json",
+    "cyclonedx.json": "application/json",
+    "eval_results.yaml": "application/yaml",
 }
 # The card is a document from the run: it runs no script and loads nothing from anywhere.
 SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
@@ -107,7 +109,7 @@ def blurred(path: Path) -> bytes:
             scale = 256 / max(image.size)
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
             small = image.convert("RGB").resize((5, 5), Image.Resampling.BOX)
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise AuditError(f"image {path} is missing or damaged: {error}") from error
     hidden = small.resize(size, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(20))
     buffer = io.BytesIO()

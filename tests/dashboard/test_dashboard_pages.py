@@ -21,7 +21,7 @@ from dashboard.table import NOTHING, Table
 from tests.dashboard import synthetic_run
 
 
-def show(page: str, /, **parameters: str) -> AppTest:
+def show(page: str, /, **parameters: str | list[str]) -> AppTest:
     """A page after one rerun."""
     test = AppTest.from_string(
         f"from dashboard import parts, runs\nfrom dashboard.views import {page}\n"
@@ -289,3 +289,70 @@ def test_several_runs_are_chosen_by_name(run_folder: Path, tmp_path: Path) -> No
 
 def test_the_examples_in_the_docstrings_hold() -> None:
     assert doctest.testmod(parts).failed == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"page": "999"},
+        {"page": "-3"},
+        {"page": "x"},
+        {"scores": ["nothing", "clip_alignment"]},
+        {"scores": "clip_alignment", "range_clip_alignment": ["x", "y"]},
+        {"scores": "clip_alignment", "range_clip_alignment": ["-5", "99"]},
+        {"scores": "clip_alignment", "range_clip_alignment": "0.2"},
+        {"sort": "nothing"},
+        {"order": "sideways"},
+        {"outcome": "nothing"},
+        {"probe": "languages", "tag_language": "xx"},
+        {"reveal": "perhaps"},
+        {"verdict": "guilty"},
+    ],
+    ids=str,
+)
+def test_nonsense_in_the_address_still_shows_the_page(run: Run, wrong: dict[str, Any]) -> None:
+    assert shown_images(show("gallery", **wrong))
+    assert "Weights" in body(show("overview", **wrong))
+
+
+def test_ranges_of_several_scores_keep_what_lies_within_all_of_them(run: Run) -> None:
+    table = evidence.table(run, "demographics")
+    a, b = table.clip_alignment, table.safety_checker_concept_00
+    low, high = a.quantile(0.2), b.quantile(0.7)
+    test = show(
+        "gallery", probe="demographics", scores=["clip_alignment", "safety_checker_concept_00"]
+    )
+    start, end = test.slider(key="range_clip_alignment").value
+    assert (start, end) == pytest.approx((a.min(), a.max()))
+    test.slider(key="range_clip_alignment").set_range(low, a.max())
+    test.slider(key="range_safety_checker_concept_00").set_range(b.min(), high).run()
+    assert not test.exception
+    wanted = table[(a >= low) & (b <= high)].image
+    assert 0 < len(wanted) < len(table)
+    assert sorted(shown_images(test)) == sorted(wanted)
+
+
+def test_several_values_of_a_tag_and_an_answer_of_a_filter(run: Run) -> None:
+    table = evidence.table(run, "demographics")
+    test = show("gallery", probe="demographics", tag_occupation=["nurse", "pilot"])
+    assert sorted(shown_images(test)) == sorted(
+        table[table.occupation.isin(["nurse", "pilot"])].image
+    )
+    flagged = evidence.table(run, "safety_filters").query("safety_checker_flagged == True")
+    test = show(
+        "gallery",
+        probe="safety_filters",
+        scores="safety_checker_flagged",
+        range_safety_checker_flagged="yes",
+    )
+    assert sorted(shown_images(test)) == sorted(flagged.image)
+
+
+def test_the_cost_of_every_step_is_told(tmp_path: Path) -> None:
+    run = synthetic_run.build(tmp_path / "run", images=20)
+    steps = {"generate": {"images": 20, "seconds": 3725.0, "cpu_hours": 1.5, "kwh": 0.25}}
+    run.write_json("energy.json", {"steps": steps | {"<b>x</b>": {"images": None}}})
+    runs.show([run.path])
+    text = body(show("overview"))
+    for word in ("1 h 2 min", "1.5", "0.25", "&lt;b&gt;x&lt;/b&gt;", "CO₂ could not be measured"):
+        assert word in text, word
