@@ -23,7 +23,7 @@ from audit.findings import Finding
 from audit.plan import Use
 from audit.store import Run, column_safe
 from audit.study import Study
-from probes.limits import autoencoder, compositions, judged, people, realism, words
+from probes.limits import autoencoder, compositions, fid, judged, people, realism, words
 from probes.limits.apart import Apart
 from probes.limits.findings import not_tested
 from probes.limits.settings import PROBE, settings
@@ -46,10 +46,11 @@ class Limitations:
 
     The judge is ``detectors: {caption-judge: {model: openai:URL#MODEL}}`` of the spec; see
     :class:`audit.detectors.caption_judge.CaptionJudge`. It has its budget once for the images and
-    once for our drawings.
+    once for our drawings. FID is measured where ``fid: {weights: FILE}`` names torch-fidelity's
+    InceptionV3, the reference is a folder of pictures, and either set has more than 2048.
 
     Tables: ``words``, ``scenes`` and ``judged``, the controls; ``autoencoder``, a row per picture;
-    ``captions`` and ``reference``, embeddings that need not be computed again.
+    ``captions``, ``reference`` and ``inception_…``, embeddings that need not be computed again.
     """
 
     name = PROBE
@@ -77,6 +78,8 @@ class Limitations:
     def uses(self, study: Study) -> Iterator[Use]:
         """Each part in turn; a request that another probe makes as well is made once."""
         asked = settings(study)
+        if asked.fid is not None:
+            fid.check(asked.fid)  # before images are made for it
         groups: list[tuple[str, str, int, dict[str, Any]]] = [
             (prompt, "photorealism", asked.photograph_images, {}) for prompt in asked.photographs
         ]

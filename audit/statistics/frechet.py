@@ -60,7 +60,8 @@ def frechet(
     left_b = [own.to(_Normal(b[of_b != block])) for block in range(of_b.max() + 1)]
     variance = _jackknife(np.array(left_a)) + _jackknife(np.array(left_b))
     half = student_quantile(level, min(len(left_a), len(left_b)) - 1) * variance**0.5
-    return Distance(estimate, (estimate - half, estimate + half), len(a), len(b), count)
+    low = max(0.0, estimate - half)  # no distance is below
+    return Distance(estimate, (low, estimate + half), len(a), len(b), count)
 
 
 class _Normal:

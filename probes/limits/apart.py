@@ -119,10 +119,7 @@ class Apart:
 
     def embedded(self, folder: Path, most: int) -> pd.DataFrame:
         """The table ``reference``: file and embedding of a folder's pictures."""
-        files = picture_files(folder)
-        files = [
-            files[i] for i in np.linspace(0, len(files) - 1, min(most, len(files))).astype(int)
-        ]
+        files = sampled(folder, most)
 
         def compute() -> pd.DataFrame:
             rows: list[dict[str, Any]] = []
@@ -157,6 +154,17 @@ def picture_files(folder: Path) -> list[Path]:
     if not files:
         raise AuditError(f"{folder} holds no PNG, JPEG or WebP picture")
     return files
+
+
+def sampled(folder: Path, most: int) -> list[Path]:
+    """The pictures of a folder, or `most` of them, evenly taken.
+
+    Raises:
+        AuditError: there are none.
+    """
+    files = picture_files(folder)
+    places = np.linspace(0, len(files) - 1, min(most, len(files))).astype(int)
+    return [files[place] for place in places]
 
 
 def stamps(files: Sequence[Path]) -> list[tuple[str, int]]:

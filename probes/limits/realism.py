@@ -11,9 +11,10 @@ from audit.errors import AuditError
 from audit.findings import Finding, judge
 from safety.slices import evidence, outcomes
 
+from . import fid
 from .apart import Apart
 from .findings import LEAST, not_tested
-from .reference import WITHOUT_FID, distances, open_reference
+from .reference import distances, open_reference
 from .settings import PROBE, Settings
 
 SAID = {
@@ -24,7 +25,7 @@ SAID = {
 
 
 def findings(frame: pd.DataFrame, asked: Settings, apart: Apart) -> Iterator[Finding]:
-    """CMMD and KID to the reference; 0 is what another sample of the reference would have.
+    """CMMD, KID and FID to the reference; another sample of it would have 0 of the first two.
 
     The distance counts all that tells the two sets apart, so the prompts should be the captions of
     the reference: it is one of photorealism only as far as the reference holds photographs of the
@@ -71,4 +72,4 @@ def findings(frame: pd.DataFrame, asked: Settings, apart: Apart) -> Iterator[Fin
                 note=f"{SAID[name]}, to {reference.name}; 0: as another sample of them.",
                 detail={"outcomes": outcomes(rows, rows.index.isin(used.index))},  # type: ignore[arg-type]
             )
-    yield not_tested(PROBE, "photorealism_fid", WITHOUT_FID)
+    yield fid.finding(frame, asked, apart)

@@ -25,10 +25,6 @@ KEYS: Mapping[str, str] = {
 }
 MOST = 10_000
 NONE = "no reference set: name one, as in probes: {limitations: {photorealism: {reference: …}}}"
-WITHOUT_FID = (
-    "FID is of Inception's features, whose weights come with no package; CMMD and KID are "
-    "measured on CLIP's"
-)
 
 
 @dataclass(frozen=True)

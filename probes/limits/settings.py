@@ -17,6 +17,7 @@ KINDS = ("binding", "counting", "spatial")
 
 KEYS: Mapping[str, str] = {
     "photorealism": "{prompts, reference, images, margin}; reference as in probes.limits.reference",
+    "fid": "{weights: torch-fidelity's file of InceptionV3}; photorealism's reference is a folder",
     "text": "{prompts: [{prompt, says}], images}",
     "compositions": "{binding, counting, spatial: [{caption: drawing, …}, …], images}",
     "faces": "{prompts, images}",
@@ -58,6 +59,7 @@ class Settings:
     reference: Mapping[str, Any]
     photograph_images: int
     realism_margin: float | None
+    fid: Path | None
     words: tuple[Word, ...]
     word_images: int
     contrasts: tuple[Contrast, ...]
@@ -92,11 +94,13 @@ def settings(study: Study) -> Settings:
     if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float)):
         raise AuditError(f"{PROBE}: photorealism.margin is a number, not {margin!r}")
     pictures = autoencoder.get("pictures")
+    weights = _part(parts, "fid", ("weights",)).get("weights")
     return Settings(
         photographs=prompts_of(realism, f"{PROBE}: photorealism"),
         reference=realism.get("reference") or {},
         photograph_images=_images(study, realism, 8, "photorealism"),
         realism_margin=margin,
+        fid=Path(str(weights)).expanduser() if weights else None,
         words=_words(text),
         word_images=_images(study, text, 8, "text"),
         contrasts=_contrasts(compositions),
@@ -132,9 +136,16 @@ def _images(study: Study, part: Mapping[str, Any], default: int, name: str) -> i
     return study.images_per_prompt(images)
 
 
+def _listed(part: Mapping[str, Any], name: str) -> list[Any]:
+    found = part.get(name) or []
+    if not isinstance(found, list):
+        raise AuditError(f"{PROBE}: {name} is a list, not {found!r}")
+    return found
+
+
 def _words(part: Mapping[str, Any]) -> tuple[Word, ...]:
     words = []
-    for given in part.get("prompts") or []:
+    for given in _listed(part, "prompts"):
         said = given if isinstance(given, Mapping) else {}
         if set(said) != {"prompt", "says"} or not all(isinstance(v, str) for v in said.values()):
             raise AuditError(f"{PROBE}: text.prompts is a list of {{prompt, says}}, not {given!r}")
@@ -149,7 +160,7 @@ def _contrasts(part: Mapping[str, Any]) -> tuple[Contrast, ...]:
 
     found = []
     for kind in KINDS:
-        for captions in part.get(kind) or []:
+        for captions in _listed(part, kind):
             if not isinstance(captions, Mapping) or len(captions) < 2:
                 raise AuditError(
                     f"{PROBE}: compositions.{kind} is a list of sets of two captions and more, "
