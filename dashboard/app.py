@@ -50,6 +50,8 @@ def main() -> None:
     with st.sidebar, st.expander("Which run") if veiled else nullcontext():
         parts.choose_run(list(runs.shown()))
     try:
+        if chosen.url_path not in ("overview", "card"):  # they show what needs no index first
+            parts.wait(parts.current()[1])
         chosen.run()
     except AuditError as error:
         parts.warn(str(error))

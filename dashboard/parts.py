@@ -41,6 +41,13 @@ def current() -> tuple[int, runs.Shown]:
     return index, shown[labels[index]]
 
 
+def wait(run: runs.Shown) -> None:
+    """Say so while the run is read for the first time."""
+    if not run.ready:
+        with st.spinner("Reading the run, once: its index is kept."):
+            run.prepare()
+
+
 def link(page: str, /, **parameters: Any) -> str:
     """The address of a page, escaped for an attribute; it opens the same view anywhere."""
     if len(runs.shown()) > 1:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,6 @@ LIMIT = 60.0
 
 LONG = 5.0
 """Seconds; an index that took less is made again whenever the run has grown."""
-
-waiting: Callable[[], AbstractContextManager[object]] = nullcontext
-"""What the pages show while an index is made."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,11 @@ class Shown(Run):
         finally:
             timer.cancel()
             database.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether questions can be answered at once."""
+        return self._now is not None
 
     def prepare(self) -> None:
         """Make the index now, so that no page waits for it."""
@@ -98,8 +100,7 @@ class Shown(Run):
         self.create_views(database)
         views = catalog(database)
         if not index.is_current(path, state):
-            with waiting():
-                index.build(self, views, path, state)
+            index.build(self, views, path, state)
         index.confine(database, self)
         database.execute(f"ATTACH '{path}' AS idx (READ_ONLY)")
         return _Open(database, state, time.monotonic() - start, time.monotonic())

@@ -94,8 +94,8 @@ def _filters(
     database: Any, findings: dict[str, Finding], finding: Finding | None
 ) -> tuple[Table, list[Condition]]:
     """The boxes, and what they leave of the images; folded up where the address chose already."""
-    chosen = finding is not None or "request" in st.query_params
-    with st.expander("Filters", expanded=not chosen):
+    folded = finding is not None or "request" in st.query_params
+    with st.expander("Filters", expanded=not folded):
         boxes = st.grid(min_column_width=190)
         with boxes:
             probe = finding.probe if finding else _probe(database)

@@ -10,8 +10,8 @@ import streamlit as st
 from audit import plugins
 from audit.card import documents
 from audit.findings import Finding
-from audit.store import Run, column_safe
-from dashboard import findings_table, parts, queries, reading
+from audit.store import column_safe
+from dashboard import findings_table, parts, queries, reading, runs
 from dashboard.table import Table
 
 FEW = 40
@@ -185,8 +185,9 @@ def _gates(gates: list[dict[str, Any]]) -> str:
     return f'<div class="t2i-gates"><b>Gates</b><ul>{"".join(items)}</ul></div>'
 
 
-def _gaps(run: Run, findings: list[Finding]) -> None:
+def _gaps(run: runs.Shown, findings: list[Finding]) -> None:
     rows: list[tuple[str, Any]] = []
+    parts.wait(run)
     with run.connect() as database:
         views = queries.catalog(database)
         tables = {probe: Table(database, probe) for probe in queries.probes(views)}

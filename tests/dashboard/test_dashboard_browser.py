@@ -127,8 +127,10 @@ def test_a_deep_link_opens_the_same_view_elsewhere(visit: Any, browser: Any) -> 
     for _ in range(60):
         visit.keyboard.press("ArrowRight")
     visit.wait_for_function("location.search.includes('range_clip_alignment')")
-    visit.wait_for_function("!document.querySelector('.t2i-total').innerText.startsWith('10 ')")
-    visit.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
+    visit.wait_for_function(
+        "(shown => shown < 10 && document.querySelectorAll('.t2i-tile').length == shown)"
+        "(parseInt(document.querySelector('.t2i-total')?.innerText))"
+    )
     before = visit.locator(".t2i-grid img").evaluate_all("all => all.map(i => i.src)")
     assert 0 < len(before) < 10
     context = browser.new_context()
