@@ -22,6 +22,7 @@ from audit.errors import AuditError
 
 LEAST = 16
 """Characters of a token that somebody chose."""
+ANY = ("0.0.0.0", "::")
 LOGIN = ("/auth/login", "/auth/logout", "/oauth2callback")
 """Streamlit's routes of ``st.login``; they must answer before anybody is logged in."""
 GIVEN_OUT = ("/image/", "/thumb/", "/document/", "/difference/", "/mean/")
@@ -71,10 +72,16 @@ class Access:
                 "yours"
             )
 
+    def name(self) -> str:
+        """The name by which to say where the dashboard is."""
+        if self.names:
+            return self.names[0]
+        return socket.gethostname() if self.address in ANY else self.address
+
     def hosts(self) -> list[str]:
         """The names that a request may give this server; a foreign one is refused."""
         known = ["localhost", "127.0.0.1", *self.names]
-        if self.address in ("0.0.0.0", "::"):
+        if self.address in ANY:
             own = socket.gethostname()
             known += [own, socket.getfqdn()]
             with contextlib.suppress(OSError):  # a machine without a name that resolves

@@ -68,7 +68,7 @@ def serve(
     access.check()
     app = application(runs_, access, lambda: listener.getsockname()[1])
     listener = listen(access.address, port, unsafe_address=True)
-    host = access.names[0] if access.names else access.address
+    host = access.name()
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     asked = f"/?token={access.token}" if access.token else ""
     print(f"t2i-audit dashboard: {url}{asked} (Ctrl-C ends it)", flush=True)
