@@ -74,11 +74,11 @@ def _frame(effects: list[dict[str, Any]]) -> pd.DataFrame:
     rows = []
     for row in effects:
         low, high = row["coverage_ci"] or (None, None)
-        said = f"{wording.metric(row['metric']).label}: {row['said']}"
         rows.append(
             {
-                "effect": f"{said} ({row['variant']})",
+                "effect": f"{row['probe']}: {row['said']} ({row['variant']})",
                 "probe": row["probe"],
+                "measured": wording.metric(row["metric"]).label,
                 "planted": row["planted"],
                 "found": row["found"],
                 "intervals": row["intervals"],
@@ -94,12 +94,13 @@ def _frame(effects: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _chart(frame: pd.DataFrame, low: float, high: float) -> alt.LayerChart | alt.FacetChart:
     """Coverage of every effect with its interval, the allowed band behind."""
-    y = alt.Y("effect:N", sort=None, title=None, axis=alt.Axis(labelLimit=520))
+    y = alt.Y("effect:N", sort=None, title=None, axis=alt.Axis(labelLimit=300))
     scale = alt.Scale(domain=[0.7, 1.0], clamp=True)
     axis = alt.Axis(format="%", title="Share of 95% intervals that hold the true value")
     colour = alt.Color(
         "holds:N",
         title=None,
+        legend=alt.Legend(orient="top"),
         scale=alt.Scale(domain=["holds", "does not hold"], range=[HOLDS, FAILS]),
     )
     band = (
@@ -122,6 +123,7 @@ def _chart(frame: pd.DataFrame, low: float, high: float) -> alt.LayerChart | alt
         ),
         tooltip=[
             alt.Tooltip("effect:N"),
+            alt.Tooltip("measured:N"),
             alt.Tooltip("coverage:Q", format=".1%"),
             alt.Tooltip("intervals:Q"),
             alt.Tooltip("planted:Q", format=".3f"),
