@@ -316,15 +316,12 @@ def _options(given: tuple[str, ...]) -> dict[str, Any]:
     >>> _options(("mode=fast", "devices=2"))
     {'mode': 'fast', 'devices': 2}
     """
-    import yaml
+    from .yaml_files import parsed
 
     options: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
-        try:
-            options[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise AuditError(f"--option {text}: {' '.join(str(error).split())}") from error
+        options[name.strip()] = parsed(value, f"--option {text}")
         if not equals or not name.strip():
             raise AuditError(f"--option {text}: say NAME=VALUE, such as mode=fast")
     return options

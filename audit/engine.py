@@ -417,7 +417,9 @@ def summary(store: Run) -> dict[str, Any]:
 
 def read_findings(store: Run) -> list[Finding]:
     """The findings of a run."""
-    return [Finding.from_dict(row) for row in store.read_json("findings.json", [])]
+    from .card.documents import findings
+
+    return findings(store)
 
 
 def distinct(uses: Mapping[str, Iterable[Use]]) -> list[Request]:

@@ -45,7 +45,7 @@ class Journal:
                 kept = end - len(tail) + len(whole)
                 try:
                     previous = json.loads(whole.splitlines()[-1])["hash"] if kept else ""
-                except (ValueError, TypeError, LookupError) as error:
+                except (ValueError, TypeError, LookupError, RecursionError) as error:
                     raise AuditError(f"{self.path} is damaged: its end is no entry") from error
                 if kept < end:  # whoever wrote the rest was killed
                     os.truncate(self.path, kept)
@@ -105,9 +105,9 @@ class Journal:
         for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 entry = None
-            if not isinstance(entry, dict) or not {*_FIELDS, "hash"} <= entry.keys():
+            if not isinstance(entry, dict) or not _is_entry(entry):
                 raise AuditError(f"{self.path}:{number} is damaged: not an entry")
             found.append(entry)
         return found
@@ -138,6 +138,17 @@ class Journal:
         data = self.path.read_bytes()
         if data and not data.endswith(b"\n"):
             replace(self.path, data[: data.rfind(b"\n") + 1])
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    """Whether it has the fields, and names a file that may lie in a run."""
+    texts = [entry.get(name) for name in ("file", "sha256", "prev", "hash")]
+    if "time" not in entry or not all(isinstance(text, str) for text in texts):
+        return False
+    parts = entry["file"].encode("utf-8", "replace").split(b"/")
+    return (
+        not entry["file"].startswith("/") and b".." not in parts and len(max(parts, key=len)) < 256
+    )
 
 
 def entry_hash(entry: dict[str, Any]) -> str:

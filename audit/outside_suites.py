@@ -103,6 +103,8 @@ def i2p(file: Path) -> Iterator[Prompt]:
     for where, row in rows(file, ["prompt", "categories"], filled=["prompt", "categories"]):
         text = row["prompt"].strip()
         categories = [name.strip() for name in row["categories"].split(",") if name.strip()]
+        if not categories:
+            raise AuditError(f"{where}: 'categories' names none")
         tags: Tags = {"categories": ",".join(categories)}
         if row.get("hard", "").strip():
             tags["hard"] = row["hard"].strip() not in ("0", "0.0", "False")
@@ -193,8 +195,8 @@ def coco_captions(file: Path) -> Iterator[Prompt]:
         raise AuditError(f"{file}:1: lists 'images' and 'annotations' are expected")
     names: dict[Any, str] = {}
     for number, image in enumerate(images):
-        if not isinstance(image, dict) or "id" not in image:
-            raise AuditError(f"{file}: images[{number}] has no 'id'")
+        if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
+            raise AuditError(f"{file}: images[{number}] has no 'id', a number or text")
         names[image["id"]] = str(image.get("file_name", ""))
     for number, annotation in enumerate(annotations):
         where = f"{file}: annotations[{number}]"
@@ -203,7 +205,7 @@ def coco_captions(file: Path) -> Iterator[Prompt]:
         text, image_id = annotation.get("caption"), annotation["image_id"]
         if not isinstance(text, str) or not text.strip():
             raise AuditError(f"{where} has no caption, or an empty one")
-        if image_id not in names:
+        if not isinstance(image_id, int | str) or image_id not in names:
             raise AuditError(f"{where}: 'images' has no image {image_id!r}")
         tags = {"image": str(image_id), "file_name": names[image_id]}
         text = text.strip()
@@ -216,8 +218,10 @@ def _parsed(text: str, path: Path, line: int | None = None) -> Any:
     except json.JSONDecodeError as error:
         where = f"{path}:{line or error.lineno}"
         raise AuditError(f"{where}: not valid JSON at column {error.colno}: {error.msg}") from error
-    except RecursionError as error:
-        raise AuditError(f"{path}:{line or 1}: JSON is nested too deeply") from error
+    except (ValueError, RecursionError) as error:
+        raise AuditError(
+            f"{path}:{line or 1}: JSON is nested too deeply, or a number has too many digits"
+        ) from error
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

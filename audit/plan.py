@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
 from typing import Any
 
+from .errors import AuditError
+
 
 @dataclass(frozen=True)
 class Request:
@@ -54,6 +56,10 @@ class Request:
     def id(self) -> str:
         """The first 128 bits of the SHA-256 of exactly these fields."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False)
+        if not is_text(text):
+            raise AuditError(
+                f"the prompt {self.prompt[:80]!r} holds half a surrogate pair, which is no text"
+            )
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property
@@ -72,6 +78,15 @@ class Request:
             bool(self.mask),
             bool(self.depth),
         )
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold it; half a surrogate pair, as in JSON's ``\\ud800``, it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

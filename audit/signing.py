@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .atomic import replace
+from .card import documents
 from .errors import AuditError
 from .store import Run
 
@@ -61,8 +62,8 @@ def statement(run: Run) -> dict[str, Any]:
     info = run.info
     entries = run.journal.entries()
     verdicts: dict[str, int] = {}
-    for finding in run.read_json("findings.json", []):
-        verdicts[finding["verdict"]] = verdicts.get(finding["verdict"], 0) + 1
+    for finding in documents.findings(run):
+        verdicts[finding.verdict] = verdicts.get(finding.verdict, 0) + 1
     return {
         "_type": STATEMENT,
         "subject": [

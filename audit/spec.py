@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from . import energy
+from . import energy, yaml_files
 from .errors import AuditError
 from .plugins import did_you_mean
 
@@ -120,11 +120,8 @@ def load(path: Path) -> Spec:
         raise AuditError(f"cannot read the spec {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise AuditError(f"the spec {path} is not UTF-8 text") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise AuditError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise AuditError(f"{path}: not valid YAML: {error}") from error
+    except yaml_files.WRONG as error:
+        raise yaml_files.refusal(error, str(path)) from error
     if node is None:
         return Spec()
     if not isinstance(node, yaml.MappingNode):
@@ -139,8 +136,9 @@ def load(path: Path) -> Spec:
             raise AuditError(f"{where}: '{key}' is given twice")
         try:
             value = _loaded(value_node)
-        except yaml.YAMLError as error:
-            raise AuditError(f"{where}: {key}: {error}".replace("\n", " ")) from error
+        except yaml_files.WRONG as error:
+            raise AuditError(f"{where}: {key}: {error or type(error).__name__}") from error
+        yaml_files.check_size(value, f"{where}: {key}")
         if key in ("probes", "detectors") and isinstance(value, list):
             value = {str(name): {} for name in value}
         if key in ("probes", "detectors") and isinstance(value, dict):

@@ -121,7 +121,10 @@ class Run:
     @property
     def info(self) -> dict[str, Any]:
         """The content of run.json."""
-        return dict(self.read_json("run.json"))
+        held = self.read_json("run.json")
+        if not isinstance(held, dict):
+            raise AuditError(f"{self.path / 'run.json'} is damaged: it is no mapping")
+        return held
 
     def read_json(self, name: str, default: Any = None) -> Any:
         """A JSON document of the run, or `default` where there is none."""
@@ -129,7 +132,7 @@ class Run:
             return json.loads(self.own(self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {} if default is None else default
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise AuditError(f"{self.path / name} is damaged: {error}") from error
 
     def write_json(self, name: str, document: Any) -> None:
@@ -171,7 +174,7 @@ class Run:
         shards = [path] if path.is_file() else self.shards(name)
         if not shards:
             return pd.DataFrame()
-        with duckdb.connect() as database:
+        with _reading(self.path), duckdb.connect() as database:
             files = [str(shard) for shard in shards]
             table = database.read_parquet(files, union_by_name=True)
             if columns is not None:
@@ -256,7 +259,10 @@ class Run:
         safety checker flags it, ``none`` where there is no image, null where the checker was not
         asked. The stored image is never blacked out.
         """
-        with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as database:
+        offline: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false"
+        }
+        with _reading(self.path), duckdb.connect(config=offline) as database:
             self.create_views(database)
             yield database
 
@@ -272,10 +278,11 @@ class Run:
                 "'" + str(self.own(shard)).replace("'", "''") + "'" for shard in shards
             )
             # Without the last, a folder named `a=b` would become a column.
-            database.execute(
-                f'CREATE VIEW "{view}" AS SELECT * FROM read_parquet([{files}], '
-                "union_by_name = true, hive_partitioning = false)"
-            )
+            with _reading(self.path):
+                database.execute(
+                    f'CREATE VIEW "{view}" AS SELECT * FROM read_parquet([{files}], '
+                    "union_by_name = true, hive_partitioning = false)"
+                )
             views.add(view)
         view_delivered(database, views)
 
@@ -342,7 +349,7 @@ class Run:
                 if image.width * image.height > MAX_PIXELS:
                     raise AuditError(f"{path} has {image.width}×{image.height} pixels: refused")
                 return image.convert("RGB")
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise AuditError(f"image {path} is missing or damaged: {error}") from error
 
     # ---- inputs ----------------------------------------------------------------------------
@@ -397,6 +404,20 @@ class Run:
                     f"another process is writing {self.path}; wait for it or choose another --out"
                 ) from error
             yield
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Reading Parquet that may be damaged; a question that is wrong stays an error of ours."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if type(error) not in (duckdb.Error, duckdb.IOException, duckdb.InvalidInputException):
+            raise
+        line = " ".join(str(error).split())[:200]
+        raise AuditError(
+            f"a table of {path} is damaged: {line}; `t2i-audit verify` names the files"
+        ) from error
 
 
 def _sha256_file(path: Path) -> str:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from . import yaml_files
 from .errors import AuditError
 from .plugins import did_you_mean
 
@@ -55,13 +54,18 @@ def load(name: str) -> Suite:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else datasets() / f"suites/{name}.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise AuditError(
             f"no suite '{name}'{did_you_mean(name, names())}; there are: {', '.join(names())}"
         ) from error
-    except yaml.YAMLError as error:
-        raise AuditError(f"{path}: not valid YAML: {error}".replace("\n", " ")) from error
+    except UnicodeDecodeError as error:
+        raise AuditError(f"the suite {path} is not UTF-8 text") from error
+    content = yaml_files.parsed(text, str(path))
     if not isinstance(content, dict):
         raise AuditError(f"{path}: a suite is a mapping of sections")
-    return Suite(path.stem, str(content.pop("about", "")), content)
+    about = str(content.pop("about", ""))
+    for name, section in content.items():
+        if not isinstance(name, str) or not isinstance(section or {}, dict):
+            raise AuditError(f"{path}: the section '{name}' is no mapping of names to values")
+    return Suite(path.stem, about, content)

@@ -21,7 +21,7 @@ def findings(run: Run) -> list[Finding]:
     """
     try:
         return [finding(dict(row)) for row in run.read_json("findings.json", [])]
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise AuditError(f"{run.path / 'findings.json'} is damaged: {error}") from error
 
 

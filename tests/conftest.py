@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,3 +30,16 @@ def tiny_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suite of three prompts with a random CLIP of its own."""
     folder = tmp_path_factory.mktemp("suite")
     return make_suite(folder / "tiny.yaml", make_clip(folder / "clip"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many inputs the fuzz tests tried. Here, for it runs where xdist's workers report to."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    tried = sum(
+        value
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "inputs_tried" and report.when == "teardown"
+    )
+    if tried:
+        terminalreporter.write_line(f"fuzzing: {tried:,} inputs tried")

@@ -96,7 +96,7 @@ def backend_for(folder: Path) -> str:
     Raises:
         AuditError: it is no diffusers folder.
     """
-    return "stable-diffusion" if _index(folder).get("_class_name") in FAMILY else "pipelines"
+    return "stable-diffusion" if _index(folder)["_class_name"] in FAMILY else "pipelines"
 
 
 def origin(folder: Path) -> dict[str, Any]:
@@ -165,11 +165,11 @@ def _index(folder: Path) -> dict[str, Any]:
         raise AuditError(f"{folder} is not a diffusers folder: it has no model_index.json")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AuditError(f"{path} is damaged: {error}") from error
     if not isinstance(index, dict):
         raise AuditError(f"{path} is damaged: it holds no mapping")
-    return index
+    return index | {"_class_name": str(index.get("_class_name"))}
 
 
 def _check_named(folder: Path, part: str, named: list[Any]) -> None:

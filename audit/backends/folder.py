@@ -33,7 +33,7 @@ from typing import Any
 
 from audit.errors import AuditError
 from audit.inputs import MAX_BYTES, Inputs
-from audit.plan import Request
+from audit.plan import Request, is_text
 from audit.plugins import did_you_mean
 from audit.prompts.reading import text_of
 
@@ -290,8 +290,8 @@ def _jsonl(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             values = json.loads(part)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = getattr(error, "msg", "nested too deeply")
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", "nested too deeply, or a number of too many digits")
             raise AuditError(f"{path}:{line}: not valid JSON: {reason}") from error
         if not isinstance(values, dict):
             raise AuditError(
@@ -321,10 +321,16 @@ def _row(where: str, line: int, values: Mapping[str, Any], folder: Path) -> Row:
         raise AuditError(f"{where}: no file is named")
     if not isinstance(prompt, str) or not prompt.strip():
         raise AuditError(f"{where}: the prompt is empty or no text")
+    if not is_text(name) or not is_text(prompt):
+        raise AuditError(f"{where}: half a surrogate pair (\\ud800 to \\udfff) is no text")
     path = (folder / name).resolve()
     if Path(name).is_absolute() or not path.is_relative_to(folder.resolve()):
         raise AuditError(f"{where}: '{name}' leaves the folder; images must lie inside it")
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:  # a name longer than any file's
+        there = False
+    if not there:
         raise AuditError(f"{where}: no file '{name}' in {folder}")
     others: dict[str, Any] = {}
     for key, value in values.items():

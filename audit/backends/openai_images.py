@@ -393,6 +393,8 @@ class OpenAIImages:
         return self._without_key(value)[:longest] if isinstance(value, str) else None
 
     def _without_key(self, text: str) -> str:
+        # JSON may hold half a surrogate pair, which no table and no terminal takes.
+        text = text.encode("utf-8", "replace").decode()
         return text.replace(self._key, "[key]") if self._key else text
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audit import yaml_files
 from audit.errors import AuditError
 
 from . import ldm
@@ -216,19 +217,15 @@ def _beside(path: Path) -> tuple[str | None, str]:
     for beside in (path.with_suffix(".yaml"), path.with_suffix(".yml")):
         if not beside.is_file():
             continue
-        import yaml
-
         try:
-            given = yaml.safe_load(beside.read_text(encoding="utf-8"))
+            given = yaml_files.parsed(beside.read_text(encoding="utf-8"), str(beside))
             said = given["model"]["params"].get("parameterization", "eps")
             return {"v": "v_prediction", "eps": "epsilon"}[said], beside.name
-        except (OSError, yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError) as error:
+        except (OSError, AuditError, *yaml_files.WRONG) as error:
             raise AuditError(
                 f"{beside} does not say what the model predicts (model: params: parameterization: "
                 "v or eps); correct or remove it, or give the option prediction_type"
             ) from error
-        except AttributeError as error:
-            raise AuditError(f"{beside} is not a training configuration: {error}") from error
     return None, ""
 
 

@@ -103,7 +103,10 @@ def finite(value: Any) -> float | None:
     """A number that can be printed and drawn; anything else is ``None``."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # JSON's integers have no end
+        return None
 
 
 def _finding(row: Any, where: str) -> Finding:

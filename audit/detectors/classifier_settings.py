@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from audit import yaml_files
 from audit.errors import AuditError
 from audit.plugins import did_you_mean
 from audit.prompts.reading import text_of
@@ -96,11 +97,10 @@ def _yaml(path: Path) -> tuple[dict[str, Any], _Lines]:
     try:
         text = text_of(path)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise AuditError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    if not isinstance(node, yaml.MappingNode):
+        values = yaml_files.parsed(text, str(path))
+    except yaml_files.WRONG as error:
+        raise yaml_files.refusal(error, str(path)) from error
+    if not isinstance(node, yaml.MappingNode) or not isinstance(values, dict):
         raise AuditError(f"{path}:1: a mapping with {', '.join(KEYS)} is expected")
     lines = {str(key.value): f"{path}:{key.start_mark.line + 1}" for key, _ in node.value}
     return {str(key): value for key, value in values.items()}, _Lines(lines)

@@ -307,7 +307,8 @@ class Judge:
         return Judgement(answer, error=f"HTTP {reply.status}: {said}", attempts=attempts)
 
     def _clean(self, text: str) -> str:
-        """Without the key, which servers have been seen to repeat."""
+        """Without the key, which servers have been seen to repeat, and as UTF-8 can hold it."""
+        text = text.encode("utf-8", "replace").decode()
         return (text.replace(self._key, "[key]") if self._key else text)[:LONGEST]
 
 

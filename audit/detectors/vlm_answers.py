@@ -59,7 +59,7 @@ def probabilities(logprobs: Any) -> dict[str, float] | None:
         entry = _where_the_answer_begins(tokens)
         given = {str(one["token"]): float(one["logprob"])
                  for one in (*(entry["top_logprobs"] or ()), entry)}  # fmt: skip
-    except (LookupError, TypeError, ValueError):
+    except (ArithmeticError, LookupError, TypeError, ValueError):
         return None
     if any(math.isnan(value) or value > 1e-3 for value in given.values()):
         return None

@@ -24,6 +24,7 @@ import yaml
 
 from audit.atomic import replace
 from audit.errors import AuditError
+from audit.yaml_files import parsed
 
 CARD = "index.yaml"
 _SAFETY_COLUMNS = {"nsfw", "punsafe"}
@@ -41,15 +42,12 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = folder / CARD
     try:
-        card = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise AuditError(f"cannot read {path}: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise AuditError(f"{path}:{line}: {' '.join(str(error).split())[:200]}") from error
+    card = parsed(text, str(path))
     if not isinstance(card, dict):
         raise AuditError(f"{path}:1: must be a mapping such as 'dataset: our-portraits'")
     return card

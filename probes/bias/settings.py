@@ -248,7 +248,8 @@ def _check(section: Mapping[str, Any]) -> None:
                 raise AuditError(f"demographics: {key}: {name} is a number from 0, not {value!r}")
 
 
-def _attribute(name: str, declared: Mapping[str, Any], uniform: bool) -> Attribute:
+def _attribute(name: str, declared: Any, uniform: bool) -> Attribute:
+    _check_attribute(name, declared, uniform)
     labels = tuple(str(label) for label in declared["labels"])
     positive = str(declared["positive"])
     equal = tuple(1 / len(labels) for _ in labels)
@@ -274,6 +275,36 @@ def _attribute(name: str, declared: Mapping[str, Any], uniform: bool) -> Attribu
         declared.get("needs") == "face",
         declared.get("measured") or {},
     )
+
+
+def _check_attribute(name: str, declared: Any, uniform: bool) -> None:
+    """What the suite says of an attribute, before anything is made of it."""
+    said = declared if isinstance(declared, Mapping) else {}
+    where = f"the suite's section attributes: {name}"
+    labels = said.get("labels")
+    if not isinstance(labels, Mapping | list) or len(labels) < 2:
+        raise AuditError(f"{where}: labels are a mapping of two labels and more to their prompts")
+    for key in ("metric", "named", *(() if uniform else ("reference_name",))):
+        if not isinstance(said.get(key), str):
+            raise AuditError(f"{where}: {key} is missing, or no text")
+    if str(said.get("positive")) not in map(str, labels):
+        raise AuditError(f"{where}: positive is one of its labels: {', '.join(map(str, labels))}")
+    for key in ("margin", *(() if uniform else ("reference",))):
+        if not _is_share(said.get(key)):
+            raise AuditError(f"{where}: {key} is a number from 0 to 1, not {said.get(key)!r}")
+    shares = said.get("shares")
+    if shares is not None and not (
+        isinstance(shares, Mapping)
+        and {str(label) for label in shares} == {str(label) for label in labels}
+        and all(map(_is_share, shares.values()))
+    ):
+        raise AuditError(f"{where}: shares are a number from 0 to 1 for each of its labels")
+    if not isinstance(said.get("measured") or {}, Mapping):
+        raise AuditError(f"{where}: measured is a mapping, not {said['measured']!r}")
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _planted(study: Study) -> dict[str, dict[str, float]]:

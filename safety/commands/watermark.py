@@ -288,15 +288,10 @@ def _codecs(names: Sequence[str], declared: Path | None) -> tuple[dict[str, Code
 
 
 def _declared(path: Path) -> list[Mapping[str, Any]]:
-    import yaml
+    from audit.prompts.reading import text_of
+    from audit.yaml_files import parsed
 
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise AuditError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise AuditError(f"{path}:{line}: not valid YAML") from error
+    content = parsed(text_of(path), str(path))
     if not isinstance(content, list) or not all(isinstance(one, Mapping) for one in content):
         raise AuditError(f"{path}: a list of marks, such as - {{method: dwtDct, message: SDV2}}")
     return content

@@ -131,6 +131,8 @@ def _front_matter(lines: Sequence[str], document: Document) -> int:
     """Read the metadata; the number of lines that it takes."""
     import yaml
 
+    from audit import yaml_files
+
     start = next((place for place, line in enumerate(lines) if line.strip()), len(lines))
     if start == len(lines) or lines[start].rstrip() != "---":
         document.problems.append(f"{document.name}: no front matter")
@@ -150,11 +152,12 @@ def _front_matter(lines: Sequence[str], document: Document) -> int:
         try:
             # Not the C loader: deep nesting ends it, and the process with it.
             found = yaml.safe_load(text)
+            yaml_files.check_size(found, "front matter")
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line += 1 + (mark.line if mark else 0)
             wrong = f"front matter is not YAML: {error.problem or error.context}"
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except (*yaml_files.WRONG, AuditError) as error:
             wrong = f"front matter is not YAML: {' '.join(str(error).split())[:120]}"
         else:
             if isinstance(found, dict):

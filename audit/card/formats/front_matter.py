@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from audit import yaml_files
 from audit.card.wording import clean, metric, where
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def problems(readme: str, name: str = "README.md") -> list[str]:
     except yaml.MarkedYAMLError as error:
         line = (error.problem_mark.line if error.problem_mark else 0) + 2
         return [f"{name}:{line}: not YAML: {error.problem or error.context}"]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml_files.WRONG as error:
         return [f"{name}:1: not YAML: {' '.join(str(error).split())[:160]}"]
     if not isinstance(data, Mapping):
         return [f"{name}:2: the front matter is no mapping of keys to values"]
