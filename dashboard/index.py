@@ -133,7 +133,7 @@ def build(run: Run, views: Catalog, path: Path, state: str) -> None:
         with duckdb.connect(config=config()) as database:
             run.create_views(database)
             confine(database, run)
-            database.execute(f"ATTACH {_text(str(temporary))} AS idx")
+            database.execute(f"ATTACH {sql_text(str(temporary))} AS idx")
             if "requests" in views:
                 _images(database, views)
             _digests(database, views)
@@ -224,5 +224,6 @@ def _digests(database: duckdb.DuckDBPyConnection, views: Catalog) -> None:
     )
 
 
-def _text(value: str) -> str:
+def sql_text(value: str) -> str:
+    """A text as SQL writes it."""
     return "'" + value.replace("'", "''") + "'"

@@ -102,7 +102,7 @@ class Shown(Run):
         if not index.is_current(path, state):
             index.build(self, views, path, state)
         index.confine(database, self)
-        database.execute(f"ATTACH '{path}' AS idx (READ_ONLY)")
+        database.execute(f"ATTACH {index.sql_text(str(path))} AS idx (READ_ONLY)")
         return _Open(database, state, time.monotonic() - start, time.monotonic())
 
     def _state(self) -> str:
