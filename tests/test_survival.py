@@ -20,7 +20,7 @@ from audit.verify import problems
 from tests import survival
 from tests.test_cli import PROGRAM, call, options
 
-KILLS = 6
+KILLS = 4
 """Of `python -m tests.survival 50`, which is run by hand, enough to reach every step."""
 
 
