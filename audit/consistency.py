@@ -27,6 +27,15 @@ STRANGE = 3.0
 leave less."""
 
 
+def images(run: Run) -> set[str]:
+    """The images that the records name."""
+    with run.connect() as database:
+        if "image" not in catalog(database).get("records", ()):
+            return set()
+        rows = database.execute("SELECT DISTINCT image FROM records WHERE image IS NOT NULL")
+        return {row[0] for row in rows.fetchall()}
+
+
 def problems(run: Run) -> list[str]:
     """One line for every kind of row that does not fit, with the first of them.
 
@@ -36,7 +45,7 @@ def problems(run: Run) -> list[str]:
     with run.connect() as database:
         views = catalog(database)
         found = list(_plan(run, database)) if "requests" in views else []
-        if "records" in views:
+        if {"image", "outcome"} <= views.get("records", {}).keys():
             found += _records(database, "requests" in views)
         for view in views:
             if view.startswith("detections_") and "records" in views:

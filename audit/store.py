@@ -429,6 +429,9 @@ def view_delivered(database: duckdb.DuckDBPyConnection, views: Collection[str]) 
     """Add the view ``delivered`` (:meth:`Run.connect`) to a database with these views."""
     if "records" not in views:
         return
+    columns = {row[0] for row in database.execute("DESCRIBE records").fetchall()}
+    if not {"image", "outcome"} <= columns:
+        return
     checked = "detections_safety_checker" in views
     join = "LEFT JOIN detections_safety_checker USING (request)" if checked else ""
     database.execute(

@@ -44,12 +44,11 @@ def problems(run: Run) -> tuple[list[str], int]:
             found.append(f"thumbs/{name.removeprefix('images/')}: {problem}")
     stored = {path.stem for path in images}
     try:
-        records = run.read_table("records", ["image"]) if run.shards("records") else None
+        named = consistency.images(run)
         found += consistency.problems(run)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         return [*found, f"a table cannot be read: {reason}"], len(latest)
-    if records is not None:
-        for digest in sorted(set(records["image"].dropna()) - stored):
-            found.append(f"images/{digest[:2]}/{digest}.webp: missing")
+    for digest in sorted(named - stored):
+        found.append(f"images/{digest[:2]}/{digest}.webp: missing")
     return found, len(latest) + len(images)

@@ -230,8 +230,9 @@ def test_every_finding_selects_its_own_images(phantom: Run):
     for finding in engine.read_findings(phantom):
         if finding.estimate is None:
             continue
-        rows = tables.setdefault(finding.probe, table(phantom, finding.probe))
-        behind = select(rows, finding.evidence)
+        if finding.probe not in tables:
+            tables[finding.probe] = table(phantom, finding.probe)
+        behind = select(tables[finding.probe], finding.evidence)
         assert len(behind) >= finding.n, finding.id
 
 

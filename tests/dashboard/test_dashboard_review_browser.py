@@ -99,8 +99,10 @@ def test_two_raters_label_by_keyboard_and_a_finding_is_recomputed(
         assert shots["ben"][3] in image(ben, now)
         assert len(labels.current("gender", "ben")) == 3
         # A digit in the reason is text.
-        ben.get_by_label("Reason (optional)").fill("")
-        ben.get_by_label("Reason (optional)").press_sequentially("1 of 2")
+        reason = ben.get_by_label("Reason (optional)")
+        playwright.expect(reason).to_have_count(1)  # the page before is still fading
+        reason.fill("")
+        reason.press_sequentially("1 of 2")
         ben.keyboard.press("Enter")
         ben.locator("h1").click()
         now = image(ben)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,14 +165,15 @@ def test_the_calibration_draws_what_the_phantom_was_taught_on_seeds_of_its_own()
     assert asked_for == {o: {"text": vocabulary.prompt(o)} for o in vocabulary.OCCUPATIONS}
 
 
-@pytest.mark.parametrize("file", sorted(CALIBRATION.glob("*.json")), ids=lambda p: Path(p).stem)
-def test_the_shipped_errors_are_those_of_the_shipped_weights(file: Path):
+@pytest.mark.parametrize("name", ["phantom", "null"])
+def test_the_shipped_errors_are_those_of_the_shipped_weights(name: str):
     from audit.backends.checkpoints import weight_hashes
 
+    file = CALIBRATION / f"{name}.json"
     known = DetectorError.load(file)
     again = "measure it again as datasets/calibration/README.md says"
-    assert known.about["model"] == file.stem
-    assert known.about["weights"] == weight_hashes(path(file.stem)), again
+    assert known.about["model"] == name
+    assert known.about["weights"] == weight_hashes(path(name)), again
     assert known.about["truth_weights"] == weight_hashes(path("reader")), again
     for attribute in ("gender", "skin", "glasses"):
         clip = known.counts[attribute]["clip"]

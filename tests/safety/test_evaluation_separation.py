@@ -110,7 +110,11 @@ def test_the_sweep_equals_counting_and_the_least_cost_is_the_least(
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [((-1, 1, 0.1), "costs are 0 or more"), ((0, 0, 0.1), "above 0"), ((1, 1, 1), "prevalence")],
+    [
+        ((-1, 1, 0.1), "costs are finite numbers, 0 or more"),
+        ((0, 0, 0.1), "above 0"),
+        ((1, 1, 1), "prevalence"),
+    ],
 )
 def test_impossible_costs_are_refused(given: tuple[float, float, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
