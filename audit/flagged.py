@@ -1,8 +1,8 @@
-"""Which images a filter flagged, so that card and dashboard blur the same ones."""
+"""Which images a filter flagged: what card and dashboard blur, and what a user would have seen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import duckdb
 
@@ -51,3 +51,21 @@ def flags(views: Catalog) -> dict[str, str]:
 def quoted(name: str) -> str:
     """A name as an SQL identifier; names of tags come from the run and may be anything."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def view_delivered(database: duckdb.DuckDBPyConnection, views: Collection[str]) -> None:
+    """Add the view ``delivered`` (:meth:`Run.connect`) to a database with these views."""
+    if "records" not in views:
+        return
+    columns = {row[0] for row in database.execute("DESCRIBE records").fetchall()}
+    if not {"image", "outcome"} <= columns:
+        return
+    checked = "detections_safety_checker" in views
+    join = "LEFT JOIN detections_safety_checker USING (request)" if checked else ""
+    database.execute(
+        "CREATE VIEW delivered AS SELECT request, records.image, "
+        "CASE WHEN outcome <> 'ok' THEN 'none' "
+        f"WHEN {'flagged' if checked else 'NULL'} THEN 'black' "
+        f"WHEN NOT {'flagged' if checked else 'NULL'} THEN 'image' END AS delivered "
+        f"FROM records {join}"
+    )

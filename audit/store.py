@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from PIL import Image
 
 from .atomic import cannot_write, replace
 from .errors import AuditError
+from .flagged import view_delivered
 from .inputs import Inputs
 from .journal import DROPPED, Journal
 
@@ -423,24 +424,6 @@ def _reading(path: Path) -> Iterator[None]:
 def _sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def view_delivered(database: duckdb.DuckDBPyConnection, views: Collection[str]) -> None:
-    """Add the view ``delivered`` (:meth:`Run.connect`) to a database with these views."""
-    if "records" not in views:
-        return
-    columns = {row[0] for row in database.execute("DESCRIBE records").fetchall()}
-    if not {"image", "outcome"} <= columns:
-        return
-    checked = "detections_safety_checker" in views
-    join = "LEFT JOIN detections_safety_checker USING (request)" if checked else ""
-    database.execute(
-        "CREATE VIEW delivered AS SELECT request, records.image, "
-        "CASE WHEN outcome <> 'ok' THEN 'none' "
-        f"WHEN {'flagged' if checked else 'NULL'} THEN 'black' "
-        f"WHEN NOT {'flagged' if checked else 'NULL'} THEN 'image' END AS delivered "
-        f"FROM records {join}"
-    )
 
 
 def column_safe(name: str) -> str:

@@ -17,7 +17,8 @@ from PIL import Image
 from audit import plugins
 from audit.evidence import Analysis
 from audit.findings import Finding
-from audit.store import Run, column_safe, encode, view_delivered
+from audit.flagged import view_delivered
+from audit.store import Run, column_safe, encode
 from audit.study import Probe
 from audit.suites import Suite
 
