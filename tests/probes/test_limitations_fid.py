@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch_fidelity
 from PIL import Image, ImageOps
 
 from audit.errors import AuditError
@@ -27,7 +28,6 @@ from probes.limits.drawings import draw
 from tests.synthetic import study, write_run
 
 PROMPTS = ("a red cube", "a blue sphere", "a green cone", "a yellow star")
-torch_fidelity = pytest.importorskip("torch_fidelity")
 
 
 @pytest.fixture(scope="module")

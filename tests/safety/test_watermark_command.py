@@ -190,6 +190,13 @@ def test_a_calibration_in_words_says_promised_and_realised(clean: Path, tmp_path
     assert "1 files could not be read" in said
 
 
+@pytest.mark.parametrize("rate", ["nan", "inf", "0", "0.9"])
+def test_a_rate_that_is_none_is_refused(clean: Path, rate: str) -> None:
+    result = _run("check", "--fpr", rate, clean)
+    assert result.exit_code == 2
+    assert "--fpr" in result.output and "Traceback" not in result.output
+
+
 def test_robustness_gives_a_table_a_document_and_curves(clean: Path, tmp_path: Path) -> None:
     table, svg = tmp_path / "table.csv", tmp_path / "curves.svg"
     document = _json(
