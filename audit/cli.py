@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -373,11 +374,29 @@ def _say_summary(document: dict[str, Any]) -> None:
     click.echo(f"dashboard        t2i-audit view {shlex.quote(document['run'])}")
 
 
+def _interrupt(*_: object) -> None:
+    """Ends what runs and keeps what is made; asked a second time, ends at once.
+
+    A second KeyboardInterrupt could be raised anywhere in the interpreter's own end, where nobody
+    catches it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    raise KeyboardInterrupt
+
+
+def _end(*_: object) -> None:
+    os.write(2, b"t2i-audit: ended at once; the same command goes on from here\n")
+    os._exit(1)
+
+
 def main() -> None:
     """The console script: one clear line for every error that a user can act on."""
     debug = "--debug" in sys.argv
     # A scheduler's polite end is a user's Ctrl-C: what is begun stays resumable.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, a shell's background
+            signal.signal(number, _interrupt)
     try:
         cli.main(standalone_mode=False)
     except AuditError as error:

@@ -43,8 +43,8 @@ def test_ctrl_c_twice_loses_no_more_than_once(tiny_model: Path, tiny_suite: Path
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
     error = process.communicate(timeout=120)[1]
-    # The second may come when the interpreter has given up catching it.
-    assert process.returncode in (0, 1, -signal.SIGINT), error
+    # The first may find the run just finished.
+    assert process.returncode in (0, 1), error
     assert "Traceback" not in error
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
