@@ -50,11 +50,15 @@ class Apart:
         """
         text = json.dumps(depends, sort_keys=True, default=str)
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        kept = self.run.read_table(f"tables/{column_safe(self.probe)}.{name}")
+        kept = self.kept(name)
         if kept.empty or "key" not in kept or not (kept["key"] == key).all():
             kept = compute().assign(key=key)
         self.tables[name] = kept
         return kept
+
+    def kept(self, name: str) -> pd.DataFrame:
+        """A table as the run holds it; empty where it has none."""
+        return self.run.read_table(f"tables/{column_safe(self.probe)}.{name}")
 
     def why_not(self, detector: str) -> str | None:
         """Why an instrument cannot serve, or ``None``: as the run says, else as it would be."""

@@ -25,6 +25,7 @@ from .settings import PROBE, Settings
 HEIGHTS = (1.0, 0.12)
 """Of letters, as shares of the side; see :func:`probes.limits.drawings.write`."""
 MOST_WORDS, MOST_SCENES, MOST_PICTURES = 6, 24, 200
+TABLE = "autoencoder"
 BATCH = 8
 ROUNDING = 10 * float(np.log10(12 * 255**2))
 """PSNR in dB of rounding to 8 bits, whose error is even on ±1/510: 58.9."""
@@ -74,6 +75,7 @@ def findings(asked: Settings, apart: Apart) -> Iterator[Finding]:
     try:
         frame = measured(asked, apart)
     except AuditError as error:
+        apart.tables[TABLE] = pd.DataFrame({"reason": [str(error)]})
         for name in names:
             yield not_tested(PROBE, name, str(error))
         return
@@ -110,14 +112,18 @@ def findings(asked: Settings, apart: Apart) -> Iterator[Finding]:
 
 
 def measured(asked: Settings, apart: Apart) -> pd.DataFrame:
-    """The table ``autoencoder``: a row per picture.
+    """The table ``autoencoder``: a row per picture, or the reason why there are none.
+
+    A run whose model is not here is analysed by the table that it holds.
 
     Raises:
         AuditError: the model has no autoencoder here, or there are no pictures to show it.
     """
-    folder = _folder(apart)
-    made = apart.study.request("", 0)
-    size = (made.width, made.height)
+    if apart.study.model_path is None and not (kept := apart.kept(TABLE)).empty:
+        if "reason" in kept:
+            raise AuditError(str(kept["reason"].iloc[0]))
+        apart.tables[TABLE] = kept
+        return kept
     own = picture_files(asked.pictures)[:MOST_PICTURES] if asked.pictures else []
     scenes = [d for one in asked.contrasts for d in one.captions.values() if d][:MOST_SCENES]
     words = list(dict.fromkeys(word.says for word in asked.words))[:MOST_WORDS]
@@ -125,6 +131,9 @@ def measured(asked: Settings, apart: Apart) -> pd.DataFrame:
         scenes, words = [], []
     if not (own or scenes or words):
         raise AuditError("the suite has nothing to draw and no pictures were given")
+    folder = _folder(apart)
+    made = apart.study.request("", 0)
+    size = (made.width, made.height)
     readers = {name: apart.why_not(name) is None for name in ("clip", "text", "faces")}
 
     def compute() -> pd.DataFrame:
@@ -150,7 +159,7 @@ def measured(asked: Settings, apart: Apart) -> pd.DataFrame:
         return _compared(shown, framed, _decoded(folder, framed, apart), readers, apart)
 
     depends = [_weights(folder), size, scenes, words, HEIGHTS, stamps(own), readers]
-    return apart.measured("autoencoder", [*depends, apart.clip_identity], compute)
+    return apart.measured(TABLE, [*depends, apart.clip_identity], compute)
 
 
 def _compared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,25 @@ def test_the_phantoms_autoencoder_is_lossy_and_its_drawings_stay_what_they_show(
     assert psnr["pictures"].verdict == "exceeds"
     rows = analysis.tables["autoencoder"]
     assert (rows["ssim"].between(0.9, 1)).all() and (rows["clip_distance"] < 0.05).all()
+    assert_follows_without_its_model(run, phantom(suite), analysis)
+
+
+def test_an_autoencoder_that_is_shown_nothing_says_so_also_without_the_model(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path, "limitations", pd.DataFrame({"part": []}))
+    asked = phantom({"autoencoder": {"drawn": False}})
+    analysis = Limitations().analyse(run, asked)
+    assert "no pictures were given" in found(analysis, "autoencoder_psnr").note
+    assert_follows_without_its_model(run, asked, analysis)
+
+
+def assert_follows_without_its_model(run: Run, asked: Study, analysis: Analysis) -> None:
+    """What `verify --recompute` holds against a run."""
+    for name, rows in analysis.tables.items():
+        run.write_table(f"tables/limitations.{name}", rows)
+    again = Limitations().analyse(run, dataclasses.replace(asked, model_path=None, sampler={}))
+    assert [one.as_dict() for one in again.findings] == [one.as_dict() for one in analysis.findings]
 
 
 def test_what_was_measured_beside_the_images_is_not_measured_again(
