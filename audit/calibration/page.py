@@ -40,7 +40,7 @@ def page(result: Mapping[str, Any]) -> str:
     """The whole page. Text of the result is escaped by the template."""
     from jinja2 import ChoiceLoader, FileSystemLoader
 
-    environment = card_page._environment().overlay(
+    environment = card_page.environment().overlay(
         loader=ChoiceLoader([FileSystemLoader(TEMPLATES), FileSystemLoader(card_page.TEMPLATES)])
     )
     css = (card_page.TEMPLATES / "card.css").read_text(encoding="utf-8")

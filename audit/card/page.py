@@ -21,7 +21,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 def page(card: Card, sections: Sequence[Section], verdicts: Sequence[tuple[str, int]]) -> str:
     """The whole page. Text of the run is escaped by the template; our prose is Markdown."""
     return (
-        _environment()
+        environment()
         .get_template("card.html.jinja")
         .render(
             card=card,
@@ -33,7 +33,8 @@ def page(card: Card, sections: Sequence[Section], verdicts: Sequence[tuple[str, 
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of the card; whatever they are given is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markdown_it import MarkdownIt
     from markupsafe import Markup

@@ -22,7 +22,7 @@ def page(compared: Comparison, gates: Sequence[dict[str, Any]] = ()) -> str:
     """The whole page. Text of the runs is escaped by the template."""
     from jinja2 import ChoiceLoader, FileSystemLoader
 
-    environment = card_page._environment().overlay(
+    environment = card_page.environment().overlay(
         loader=ChoiceLoader([FileSystemLoader(TEMPLATES), FileSystemLoader(card_page.TEMPLATES)])
     )
     css = (card_page.TEMPLATES / "card.css").read_text(encoding="utf-8")
