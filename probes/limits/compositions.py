@@ -66,7 +66,8 @@ def _of_kind(
     seen = rate(control["correct"].to_numpy(bool), control["contrast"])
     rows = frame[frame["part"] == kind]
     others = {one.key: list(one.captions) for one in sets}
-    chance = float(np.mean([1 / len(others[key]) for key in rows["contrast"]]))
+    asked_of = rows if len(rows) else control  # under a limit there may be no image of this kind
+    chance = float(np.mean([1 / len(others[key]) for key in asked_of["contrast"]]))
     detail: dict[str, Any] = {
         "chance": chance,
         "drawings": len(control),

@@ -87,7 +87,11 @@ def test_an_image_that_failed_is_counted_and_not_taken_for_illegible(tmp_path: P
 
 
 def composed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: float, blind: bool = False
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    right: float,
+    blind: bool = False,
+    part: str = "binding",
 ) -> Finding:
     """Captions are axes; an image lies along its own, or along the other of its set."""
     captions = [caption for one in SETS for caption in one]
@@ -105,7 +109,7 @@ def composed(
         return np.stack([axes[caption] for caption in said])
 
     monkeypatch.setattr(Apart, "embed", seen)
-    rows = uses(COMPOSED, compositions={"images": 10})
+    rows = uses(COMPOSED, compositions={"images": 10}).assign(part=part)
     drawn = [
         axes[text] if index / 10 < right else axes[swapped[text]]
         for text, index in zip(rows["text"], rows["index"], strict=True)
@@ -132,6 +136,14 @@ def test_a_clip_that_cannot_tell_drawings_apart_says_nothing_of_the_model(
     finding = composed(tmp_path, monkeypatch, 0.5, blind=True)
     assert finding.verdict == "not_tested" and finding.estimate is None
     assert "does not even tell our drawings apart" in finding.note
+
+
+def test_a_run_too_short_for_any_image_of_a_kind_does_not_blame_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = composed(tmp_path, monkeypatch, 1.0, part="faces")
+    assert finding.verdict == "not_tested"
+    assert "no image could be measured" in finding.note
 
 
 def test_faces_are_counted_and_a_second_one_is_a_finding_of_its_own(tmp_path: Path) -> None:
