@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audit.statistics import Rate, clopper_pearson, clustered_rate, newcombe, stratified_shares
+from audit.statistics import Rate, clopper_pearson, clustered_rate, stratified_shares
+from audit.statistics.paired_gap import paired_gap
 
 from .filter_scores import PERCEIVED, Versions
 
@@ -147,17 +148,7 @@ def paired_gaps(versions: Sequence[Versions], threshold: float) -> Iterator[Gap]
 
 def _paired(attribute: str, name: str, own: Any, others: Any, scenes: Any, reference: str) -> Gap:
     """`own`: shape (pairs,), `others`: shape (pairs, versions), booleans."""
-    _, place = np.unique(scenes, return_inverse=True)
-    members = np.bincount(place)
-    first = clustered_rate(np.bincount(place, own).astype(int), members)
-    second = clustered_rate(
-        np.bincount(place, others.sum(axis=1)).astype(int), members * others.shape[1]
-    )
-    rest = others.mean(axis=1)
-    p, q, spread = float(own.mean()), float(rest.mean()), float(own.std() * rest.std())
-    phi = float(((own - p) * (rest - q)).mean() / spread) if spread else 0.0
-    ci = newcombe(p, first.ci or (0, 1), q, second.ci or (0, 1), phi)
+    p, q, ci = paired_gap(own, others, scenes)
     against = reference or "the other versions"
-    return Gap(
-        "paired", attribute, name, against, p, q, p - q, ci, len(own), len(members)
-    )  # fmt: skip
+    clusters = len(np.unique(scenes))
+    return Gap("paired", attribute, name, against, p, q, p - q, ci, len(own), clusters)

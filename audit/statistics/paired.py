@@ -72,8 +72,10 @@ def paired_proportions(
     return (b - c) / n, tango(b, c, n, level)
 
 
-def tango(b: int, c: int, n: int, level: float = 0.95) -> Interval:
-    """Tango's interval from the counts: see `paired_proportions`.
+def tango(b: float, c: float, n: float, level: float = 0.95) -> Interval:
+    """Tango's interval from the counts, fractions where n is an effective size.
+
+    See `paired_proportions`.
 
     >>> [round(bound, 4) for bound in tango(0, 0, 10)]
     [-0.2775, 0.2775]
@@ -86,7 +88,7 @@ def tango(b: int, c: int, n: int, level: float = 0.95) -> Interval:
     return float(low), float(high)
 
 
-def tango_score(b: int, c: int, n: int) -> Callable[[float], float]:
+def tango_score(b: float, c: float, n: float) -> Callable[[float], float]:
     """The score statistic of a paired difference as a function of the δ under test."""
 
     def score(delta: float) -> float:

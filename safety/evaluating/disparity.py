@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 from scipy.stats import hypergeom
 
-from audit.statistics import benjamini_hochberg, newcombe, rate, stratified_shares
+from audit.statistics import benjamini_hochberg, stratified_shares
+from audit.statistics.paired_gap import paired_gap
 
 from .separation import Interval, normal_quantile
 
@@ -66,8 +67,8 @@ def paired_gaps(
     Under no disparity the K sums of a prompt's blocked images, one for each group, are
     exchangeable: the p-value is that of all Kᶜ assignments over C prompts, exact and whatever the
     dependence within a prompt. With two groups and one image a prompt it is McNemar's exact test.
-    Interval: Newcombe's (1998, method 10) for paired rates, each rate's limits being Wilson's with
-    prompts as clusters.
+    Interval: :func:`audit.statistics.paired_gap.paired_gap`'s, Tango's (1998) with prompts as
+    clusters.
 
     Args:
         blocked: shape (N,), booleans.
@@ -118,30 +119,22 @@ def _paired(
     # k·s_j − Σs is an integer, and its mean over the group's place is 0
     offsets = np.rint(k * sums - sums.sum(axis=1, keepdims=True)).astype(int)
     p = _placed(offsets)
-    own, others = versions[:, 0], versions[:, 1:].mean(axis=1)
-    first = rate(own.astype(bool), index, level)
-    flat = versions[:, 1:].astype(bool).ravel()
-    second = rate(flat, np.repeat(index, k - 1), level)
-    spread = own.std() * others.std()
-    phi = float(((own - own.mean()) * (others - others.mean())).mean() / spread) if spread else 0.0
-    ci = newcombe(
-        float(own.mean()), first.ci or (0, 1), float(others.mean()), second.ci or (0, 1), phi
-    )
+    own, other, ci = paired_gap(versions[:, 0], versions[:, 1:], index, level)
     return Gap(
         name,
         against,
-        float(own.mean()),
-        float(others.mean()),
-        float(own.mean() - others.mean()),
+        own,
+        other,
+        own - other,
         ci,
         p,
         p,
-        len(own),
-        int(own.sum()),
+        len(versions),
+        int(versions[:, 0].sum()),
         size,
         left_out,
-        "paired difference, Newcombe's interval on Wilson's with prompts as clusters; exact "
-        "permutation of the versions of each prompt",
+        "paired difference, Tango's score interval with prompts as clusters; exact permutation of "
+        "the versions of each prompt",
     )
 
 
