@@ -63,6 +63,24 @@ def here(*without: str) -> dict[str, list[str]]:
     return {name: st.query_params.get_all(name) for name in names}
 
 
+def paged(total: int, rows: int, *, key: str = "page", row: Any = st) -> slice:
+    """The places that the chosen page shows of `total`, `rows` a page; buttons where several are.
+
+    Args:
+        key: of the buttons, and their name in the address.
+        row: the container that holds them.
+    """
+    pages = -(-total // rows)
+    number = row.pagination(pages, key=key, bind="query-params") if pages > 1 else 1
+    return slice((number - 1) * rows, number * rows)
+
+
+def first_page(key: str = "page") -> None:
+    """What a change of filter or order does: other rows begin on their first page."""
+    if key in st.session_state:
+        st.session_state[key] = 1
+
+
 def plain(text: str) -> str:
     """Text for a Streamlit label or message, which would else be read as Markdown.
 

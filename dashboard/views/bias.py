@@ -64,7 +64,7 @@ def page() -> None:
             key="attribute",
             bind="query-params",
             format_func=lambda name: wording.metric(name).label,
-            on_change=_first,
+            on_change=parts.first_page,
             width=380,
         )
     own = _views(findings, metric).get(view or SHARES, [])
@@ -121,12 +121,10 @@ def _prompts(index: int, run: Run, findings: list[Finding], row: Any, *, faces: 
         [FARTHEST, HIGHEST, LOWEST, PLANNED],
         key="order",
         bind="query-params",
-        on_change=_first,
+        on_change=parts.first_page,
         width=260,
     )
-    pages = max(1, -(-len(findings) // ROWS))
-    number = row.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
-    shown = _ordered(findings, order)[(number - 1) * ROWS : number * ROWS]
+    shown = _ordered(findings, order)[parts.paged(len(findings), ROWS, row=row)]
     labels = {label_of(f): f for f in _ordered(findings, PLANNED)}
     with run.connect() as database:
         views = queries.catalog(database)
@@ -179,15 +177,11 @@ def _families(findings: Sequence[Finding], view: str) -> None:
         if all(f.estimate is None for f in own):
             parts.warn(" ".join(dict.fromkeys(f.note for f in own)) or "Not tested.")
             continue
-        forest.show(own[: 2 * ROWS], label_of, titled=False)
+        shown = own[parts.paged(len(own), 2 * ROWS, key=f"page_{metric}")]
+        forest.show(shown, label_of, titled=False)
 
 
 def _pick(label: str) -> None:
     if st.session_state.get("picked") != label:  # a rerun brings an old click again
         st.session_state["picked"] = label
         st.session_state["prompt"] = label
-
-
-def _first() -> None:
-    if "page" in st.session_state:
-        st.session_state["page"] = 1

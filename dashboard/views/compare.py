@@ -32,9 +32,11 @@ def page() -> None:
         parts.warn("One run is open. Give two to compare them: t2i-audit view RUN RUN")
         return
     with st.container(border=True), st.grid(min_column_width=200):
-        first = st.selectbox("Before", labels, key="first", bind="query-params", on_change=_start)
+        first = st.selectbox(
+            "Before", labels, key="first", bind="query-params", on_change=parts.first_page
+        )
         second = st.selectbox(
-            "After", labels, index=1, key="second", bind="query-params", on_change=_start
+            "After", labels, index=1, key="second", bind="query-params", on_change=parts.first_page
         )
         margin = st.number_input(
             "Change that does not count",
@@ -129,10 +131,15 @@ def _changes(found: dict[str, Any], first: str, second: str) -> None:
             required=True,
             key="show",
             bind="query-params",
-            on_change=_start,
+            on_change=parts.first_page,
         )
         probe = st.selectbox(
-            "Probe", [ALL, *probes], key="probe", bind="query-params", on_change=_start, width=200
+            "Probe",
+            [ALL, *probes],
+            key="probe",
+            bind="query-params",
+            on_change=parts.first_page,
+            width=200,
         )
     rows = [row for row in found["changes"] if probe in (ALL, row["probe"])]
     if show == NOTABLE:
@@ -141,10 +148,7 @@ def _changes(found: dict[str, Any], first: str, second: str) -> None:
         parts.warn("No change is shown, and no verdict turned.")
         return
     rows.sort(key=_order)
-    number, pages = 1, -(-len(rows) // ROWS)
-    if pages > 1:
-        number = st.pagination(pages, key="page", bind="query-params")
-    shown = rows[(number - 1) * ROWS : number * ROWS]
+    shown = rows[parts.paged(len(rows), ROWS)]
     # The place of a probe is that of its clearest change, as that of a metric within it.
     for name in dict.fromkeys(str(row["probe"]) for row in shown):
         st.subheader(parts.plain(name.replace("-", " ").replace("_", " ").capitalize()))
@@ -267,16 +271,12 @@ def _setup(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _only(found: dict[str, Any], first: str, second: str) -> None:
-    for label, rows in ((first, found["only_first"]), (second, found["only_second"])):
-        if rows:
+    for label, which in ((first, "only_first"), (second, "only_second")):
+        if rows := found[which]:
             with st.expander(f"Findings of {parts.plain(label)} alone ({len(rows):,})"):
+                shown = rows[parts.paged(len(rows), 5 * ROWS, key=which)]
                 try:
-                    own = [reading.finding(dict(row)) for row in rows[: 5 * ROWS]]
+                    own = [reading.finding(dict(row)) for row in shown]
                 except (TypeError, ValueError, KeyError) as error:
                     raise AuditError(f"a finding is damaged: {error}") from error
                 st.html(findings_table.table(own, label))
-
-
-def _start() -> None:
-    if "page" in st.session_state:
-        st.session_state["page"] = 1

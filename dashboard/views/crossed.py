@@ -145,11 +145,10 @@ def _by_subject(database: Any, one: str, two: str, labels: Sequence[str]) -> Non
     if not total:
         return
     st.subheader(parts.plain(f"Share of {positive} by prompt, among each {two}"))
-    pages = max(1, -(-total // ROWS))
-    number = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
+    shown = parts.paged(total, ROWS)
     frame = database.execute(
         f"SELECT {names} {where} AND subject IN (SELECT DISTINCT subject {where} ORDER BY 1 "
-        f"LIMIT {ROWS} OFFSET {(number - 1) * ROWS}) ORDER BY subject",
+        f"LIMIT {ROWS} OFFSET {shown.start}) ORDER BY subject",
         [one, two, one, two],
     ).df()
     frame["said"] = [f"{v:.0%}" if n else "–" for v, n in zip(frame.shrunk, frame.n, strict=True)]

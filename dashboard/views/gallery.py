@@ -45,7 +45,6 @@ def _images(
 ) -> None:
     outcomes = table.outcomes(conditions)
     total = sum(outcomes.values())
-    pages = max(1, -(-total // PER_PAGE))
     told = ", ".join(f"{count:,} {parts.words(kind)}" for kind, count in outcomes.items())
     with st.container(horizontal=True, vertical_alignment="center"):
         st.html(
@@ -59,11 +58,9 @@ def _images(
             help="Images that a safety filter flagged are blurred before they leave the server. "
             "Each one that is shown is logged.",
         )
-    number = 1
-    if pages > 1:
-        number = st.pagination(pages, key="page", bind="query-params")
+    first = parts.paged(total, PER_PAGE).start
     names = ["request", "image", "prompt", "outcome", "error", *([sort] if sort else [])]
-    rows = table.page(names, conditions, sort, descending, PER_PAGE, (number - 1) * PER_PAGE)
+    rows = table.page(names, conditions, sort, descending, PER_PAGE, first)
     if not queries.flags(table.views):
         st.caption("No safety filter has scored these images, so none is blurred.")
     if not rows:
@@ -175,8 +172,7 @@ def _several(label: str, key: str, options: list[str]) -> list[str]:
 
 
 def _first_page() -> None:
-    if "page" in st.session_state:
-        st.session_state["page"] = 1
+    parts.first_page()
     for name in ("request", "zoom"):
         st.query_params.pop(name, None)
 

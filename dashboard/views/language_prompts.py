@@ -88,9 +88,8 @@ def show(
         language = str(slices[chosen]["language"])
         arm = str(slices[chosen].get("arm", "translation"))
         total, _ = differences(table, language, arm, score, limit=1)
-        pages = max(1, -(-total // ROWS))
-        number = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
-    _, rows = differences(table, language, arm, score, limit=ROWS, offset=(number - 1) * ROWS)
+        first = parts.paged(total, ROWS).start
+    _, rows = differences(table, language, arm, score, limit=ROWS, offset=first)
     if not rows:
         parts.warn("No pair of images was measured.")
         return

@@ -36,6 +36,7 @@ GROUPS = {
 """Grouping → the keys of a finding's slice."""
 LADDER = "alignment_gap"
 MOST = 60
+"""Rows of a plot; more are paged."""
 
 
 def page() -> None:
@@ -57,6 +58,8 @@ def page() -> None:
             key="stage",
             bind="query-params",
             format_func=stages.__getitem__,
+            on_change=parts.first_page,
+            args=("rows",),
             width=300,
         )
         there = [name for name, keys in GROUPS.items() if any(_is(f, keys) for f in measured)]
@@ -67,6 +70,8 @@ def page() -> None:
             required=True,
             key="by",
             bind="query-params",
+            on_change=parts.first_page,
+            args=("rows",),
         )
     keys = GROUPS.get(group or "", ("language",))
     with run.connect() as database:
@@ -86,9 +91,14 @@ def page() -> None:
         own.sort(key=lambda f: f.estimate or 0.0, reverse=_more_is_worse(stage))
         st.subheader(parts.plain(wording.metric(stage).label))
         if own:
-            forest.show(own[:MOST], label, titled=False)
+            shown = parts.paged(len(own), MOST, key="rows")
+            forest.show(own[shown], label, titled=False)
             if len(own) > MOST:
-                st.caption(f"The {MOST} that lose most of {len(own):,}; all in the table below.")
+                last = min(shown.stop, len(own))
+                st.caption(
+                    f"Rows {shown.start + 1:,} to {last:,} of {len(own):,}, those that lose most "
+                    "first."
+                )
         else:
             parts.warn("This stage was not measured in this grouping.")
         if lost := _lost(own):

@@ -50,12 +50,18 @@ def show(database: duckdb.DuckDBPyConnection, views: queries.Catalog, index: int
     there = dict(zip(used, filled or (), strict=True))
     orders = [label for label, (column, _) in ORDERS.items() if there.get(column)]
     with boxes:
-        order = st.selectbox("Order", orders, key="order", bind="query-params", on_change=_first)
+        order = st.selectbox(
+            "Order", orders, key="order", bind="query-params", on_change=parts.first_page
+        )
     column, direction = ORDERS[order]
     if "copied" in columns:
         with boxes:
             copied = st.selectbox(
-                "Copied", [ALL, *COPIED], key="copied", bind="query-params", on_change=_first
+                "Copied",
+                [ALL, *COPIED],
+                key="copied",
+                bind="query-params",
+                on_change=parts.first_page,
             )
         if copied != ALL:
             where.append("pairs.copied = ?")
@@ -71,7 +77,7 @@ def show(database: duckdb.DuckDBPyConnection, views: queries.Catalog, index: int
                 [ALL, *(str(row[0]) for row in counts)],
                 key="duplicates",
                 bind="query-params",
-                on_change=_first,
+                on_change=parts.first_page,
             )
         if duplicates != ALL:
             where.append("pairs.duplicates = ?")
@@ -83,15 +89,13 @@ def show(database: duckdb.DuckDBPyConnection, views: queries.Catalog, index: int
     with st.container(horizontal=True, vertical_alignment="center"):
         st.html(f'<p class="t2i-total"><b>{total:,}</b> pairs</p>')
         reveal = st.toggle("Show flagged images", key="reveal", bind="query-params")
-    number, pages = 1, max(1, -(-total // PER_PAGE))
-    if pages > 1:
-        number = st.pagination(pages, key="page", bind="query-params")
+    shown = parts.paged(total, PER_PAGE)
     prompt = "requests.prompt" if "prompt" in views.get("requests", ()) else "NULL"
     cursor = database.execute(
         f"SELECT pairs.*, {prompt} AS prompt FROM {NEIGHBOURS} AS pairs "
         + ("LEFT JOIN requests USING (request) " if prompt != "NULL" else "")
         + f"{condition} ORDER BY pairs.{column} {direction} NULLS LAST, pairs.request "
-        f"LIMIT {PER_PAGE} OFFSET {(number - 1) * PER_PAGE}",
+        f"LIMIT {PER_PAGE} OFFSET {shown.start}",
         values,
     )
     names = [item[0] for item in cursor.description]
@@ -142,8 +146,3 @@ def _pair(index: int, row: dict[str, Any], reveal: bool) -> str:
         f"<figure>{training}<figcaption>training</figcaption></figure></div>"
         f"<div>{state} &nbsp;{figures}</div>{lines}</article>"
     )
-
-
-def _first() -> None:
-    if "page" in st.session_state:
-        st.session_state["page"] = 1

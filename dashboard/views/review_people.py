@@ -169,9 +169,7 @@ def disagreements(index: int, labels: Labels, attribute: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("Look here when you have labelled: what others said sways what one sees.")
         reveal = st.toggle("Show flagged images", key="reveal", bind="query-params")
-    pages = max(1, -(-len(split) // PER_PAGE))
-    number = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
-    shown = sorted(split)[(number - 1) * PER_PAGE : number * PER_PAGE]
+    shown = sorted(split)[parts.paged(len(split), PER_PAGE)]
     _, run = parts.current()
     known = images.known_images(run)
     st.html(

@@ -215,11 +215,7 @@ def _difference(chosen: Sequence[str], boxes: Any) -> tuple[str | None, int]:
 
 
 def _some(seeds: Sequence[int]) -> list[int]:
-    pages = max(1, -(-len(seeds) // ROWS))
-    number = 1
-    if pages > 1:
-        number = st.pagination(pages, key="page", bind="query-params")
-    return list(seeds[(number - 1) * ROWS : number * ROWS])
+    return list(seeds[parts.paged(len(seeds), ROWS)])
 
 
 def _anew() -> None:

@@ -6,6 +6,7 @@ import doctest
 import html
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,44 @@ def test_a_run_without_languages_says_so(tmp_path: Path) -> None:
     runs.show([run.path])
     assert "compares no languages" in body(show("languages"))
     assert "no shares of perceived attributes" in body(show("bias"))
+
+
+@pytest.mark.parametrize(
+    ("page", "metric", "key", "parameter", "where"),
+    [
+        ("languages", "alignment_gap", "language", "rows", {}),
+        ("bias", "stereotype_shift_female_presenting", "subject",
+         "page_stereotype_shift_female_presenting", {"view": "Traits"}),
+    ],
+)  # fmt: skip
+def test_every_row_of_a_long_plot_is_on_one_of_its_pages(
+    run: Run, tmp_path: Path, page: str, metric: str, key: str, parameter: str,
+    where: dict[str, str],
+) -> None:  # fmt: skip
+    shutil.copytree(run.path, tmp_path / "many")
+    many, names = Run.open(tmp_path / "many"), [f"x{number:03}" for number in range(130)]
+    written = [finding.as_dict() for finding in findings(run, "share_female_presenting")]
+    written += [
+        Finding(page if page == "languages" else "demographics", metric, {key: name},
+                -number / 1000, (-1.0, 1.0), n=9, verdict="inconclusive").as_dict()
+        for number, name in enumerate(names)
+    ]  # fmt: skip
+    many.write_json("findings.json", written)
+    runs.show([many.path])
+    seen: list[str] = []
+    for number in range(1, 5):
+        test = show(page, **{parameter: str(number)}, **where)
+        here = re.findall(r"\b(x\d{3}):", alts(test))
+        in_table = re.findall(rf"{key}: (x\d{{3}})", body(test))
+        assert set(here) == set(in_table)
+        if page == "languages" and number == 3:
+            assert [caption.value for caption in test.caption] == [
+                "Rows 121 to 130 of 130, those that lose most first."
+            ]
+        if set(here) <= set(seen):  # there is no such page
+            break
+        seen += here
+    assert sorted(seen) == names
 
 
 # ---- two runs ----------------------------------------------------------------------------
