@@ -6,6 +6,7 @@ python tests/dashboard/explorer_run.py FOLDER [SHARE OF WOMEN]
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def build(folder: Path, women: float = 0.7, guidance: float = 3.0) -> Run:
             rows.append({"request": use.request.id, "text": use.text, **use.tags})
         run.write_table(f"uses/{probe.name}", pd.DataFrame(rows))
     plan = [
-        {"request": key, **vars(request), "batch": i // 16, "slot": i % 16}
+        {"request": key, **asdict(request), "batch": i // 16, "slot": i % 16}
         for i, (key, request) in enumerate(requests.items())
     ]
     run.write_table("plan", pd.DataFrame(plan))

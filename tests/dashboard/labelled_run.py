@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def build(folder: Path, images: int = 70) -> Run:
             tags = {"subject": job, "group": "occupation", "template": "main", "identity": ""}
             tags |= {"dimension": "", "coded": "", "people": "one", "arm": "base", "index": index}
             uses.append({"request": request.id, "text": prompt, **tags})
-            plan.append({"request": request.id, **vars(request)})
+            plan.append({"request": request.id, **asdict(request)})
             plan[-1] |= {"batch": number // 16, "slot": number % 16}
             image = run.save_image(drawing(5000 + number))
             records.append(
