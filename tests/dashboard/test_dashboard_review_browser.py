@@ -20,6 +20,7 @@ from probes.demographics import Demographics
 from tests.dashboard import labelled_run
 from tests.dashboard.conftest import start
 from tests.dashboard.test_dashboard_browser import CHROMIUM, FLAGS
+from tests.dashboard.test_dashboard_theme import PRIMARY, channels, on_primary
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -115,7 +116,14 @@ def test_two_raters_label_by_keyboard_and_a_finding_is_recomputed(
         ben.goto(ben.url)
         image(ben)
         ben.get_by_text("Findings", exact=True).click()
-        ben.get_by_role("button", name="Recompute findings with labels").click()
+        recompute = ben.get_by_role("button", name="Recompute findings with labels")
+        recompute.wait_for()
+        for scheme in ("light", "dark"):
+            ben.emulate_media(color_scheme=scheme)
+            ground = f"rgb{channels(PRIMARY[scheme])}"
+            playwright.expect(recompute).to_have_css("background-color", ground)
+            playwright.expect(recompute).to_have_css("color", f"rgb{channels(on_primary(scheme))}")
+        recompute.click()
         ben.get_by_role("heading", name="Before and after").wait_for()
         ben.get_by_text("by anna, ben, cleo").wait_for()
         assert ben.locator(".t2i-afters tbody tr").count() >= 4
