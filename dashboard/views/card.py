@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import parts, runs
+from audit.errors import AuditError
+from audit.store import Run
+from dashboard import jobs, parts, runs
 from dashboard.images import CARD_FILES
+
+NONE = "This run has no card yet."
+OLDER = "The card is older than the findings: its figures are not those that the other pages show."
+UNKNOWN = "The card was written without card.json: whether it holds today's findings is not known."
 
 
 def page() -> None:
@@ -14,8 +20,8 @@ def page() -> None:
     st.title("Model card")
     found = {name: runs.inside(run, run.path / "card" / name) for name in CARD_FILES}
     files = {name: path for name, path in found.items() if path}
+    renew(run)
     if not files:
-        parts.warn(f"This run has no card yet. Write it with: t2i-audit card {run.path.name}")
         return
     with st.container(horizontal=True):
         for name, path in files.items():
@@ -31,3 +37,45 @@ def page() -> None:
         st.iframe(f"/document/{index}/card.html", height=1000, alt="The model card")
     else:
         parts.warn("The card was not written as HTML; it can be downloaded.")
+
+
+def renew(run: Run) -> None:
+    """What is wrong with the card, and a button that writes it; nothing where it is of today."""
+    wrong = outdated(run)
+    if not wrong:
+        return
+    parts.warn(wrong)
+    if (run.path / "card").is_symlink():
+        parts.warn(f"{run.path / 'card'} is a link: the dashboard does not write there.")
+        return
+    job = jobs.of(run, jobs.CARD)
+    running = job is not None and job.running
+    if st.button(
+        "Write the card",
+        key="write_card",
+        icon=":material/edit_document:",
+        disabled=running,
+        help="As t2i-audit card RUN does. Sections on the claims of another card or on an earlier "
+        "run come with that command's --claims and --previous alone.",
+    ):
+        jobs.write_card(run)
+        st.rerun()
+    if running:
+        jobs.watch(run, jobs.CARD)
+    elif job is not None and job.error:
+        parts.warn(f"not written: {job.error}")
+
+
+def outdated(run: Run) -> str:
+    """Why the card does not stand for the run's findings; empty where it does."""
+    folder = run.path / "card"
+    if not any(runs.inside(run, folder / name) for name in CARD_FILES):
+        return NONE
+    if not (folder / "card.json").is_file():
+        return UNKNOWN
+    card = run.read_json("card/card.json")
+    rows = card.get("findings") if isinstance(card, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise AuditError(f"{folder / 'card.json'} is damaged: it has no list of findings")
+    told = [{key: row[key] for key in row if key != "evidence_query"} for row in rows]
+    return "" if told == run.read_json("findings.json", []) else OLDER

@@ -13,8 +13,8 @@ from audit.findings import Finding
 from audit.labels import Labels
 from audit.recompute import DOCUMENT, PROBE, changes
 from audit.store import Run
-from dashboard import address, findings_table, parts, reading, recomputing
-from dashboard.views import review_people
+from dashboard import address, findings_table, jobs, parts, reading
+from dashboard.views import card, review_people
 
 SHOWN = ("verdict changed", "changed", "all")
 Pair = tuple[Finding | None, Finding | None]
@@ -24,7 +24,7 @@ def show(run: Run, labels: Labels) -> None:
     """The command, how it goes, and its result."""
     given = labels.current()
     document = _document(run)
-    job = recomputing.of(run)
+    job = jobs.of(run, jobs.RECOMPUTE)
     running = job is not None and job.running
     raters = {label.author for label in given}
     st.html(
@@ -49,25 +49,16 @@ def show(run: Run, labels: Labels) -> None:
             help="Only where you trust where this run comes from.",
         )
     if pressed:
-        recomputing.start(run, read_files=trusted)
+        jobs.recompute(run, read_files=trusted)
         st.rerun()
     if running:
-        _watch(run)
+        jobs.watch(run, jobs.RECOMPUTE)
     elif job is not None and job.error:
         parts.warn(f"not recomputed: {job.error}")
     if document is not None:
         _result(run, labels, document)
     elif not given:
         parts.warn("Nobody has labelled an image of this run yet.")
-
-
-@st.fragment(run_every=1.0)
-def _watch(run: Run) -> None:
-    job = recomputing.of(run)
-    if job is None or not job.running:
-        st.rerun()
-    done, total, what = job.step
-    st.progress(done / max(1, total), parts.plain(f"{what} … {job.seconds:.0f} s"))
 
 
 def _document(run: Run) -> dict[str, Any] | None:
@@ -114,6 +105,7 @@ def _result(run: Run, labels: Labels, document: dict[str, Any]) -> None:
         )
     elif labels.state()[0] != about.get("last") and labels.current():
         st.info("Labels were given or undone since. Recompute to bring them in.")
+    card.renew(run)
     ids = {change.id for change in changes(old, new)}
     before = {f.id: f for f in document["before"]}
     after = {f.id: f for f in document["after"]}
@@ -143,8 +135,7 @@ def _result(run: Run, labels: Labels, document: dict[str, Any]) -> None:
         return
     st.html(table(kept))
     st.caption(
-        "Upper mark: before; lower: after; dashed line and band: the reference and its margin. The "
-        "card still holds what it was written with: write it again with t2i-audit card."
+        "Upper mark: before; lower: after; dashed line and band: the reference and its margin."
     )
 
 

@@ -1,4 +1,4 @@
-"""``t2i-audit labels RUN recompute`` in a process of its own, watched from the page."""
+"""Commands of t2i-audit that a page begins, each in a process of its own, and watches."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import streamlit as st
+
 from audit.store import Run
+
+from . import parts
 
 
 @dataclass
 class Job:
-    """One recomputation.
+    """One command.
 
     Attributes:
         lines: what it said, the newest last.
@@ -47,7 +51,7 @@ class Job:
             done, slash, total = count.partition("/")
             if slash and done.isdecimal() and total.isdecimal():
                 return int(done), int(total), what
-        return 0, 4, "starting"
+        return 0, 4, "working"
 
     @property
     def seconds(self) -> float:
@@ -62,24 +66,34 @@ class Job:
         return code
 
 
-_jobs: dict[Path, Job] = {}
+RECOMPUTE, CARD = "recompute", "card"
+_jobs: dict[tuple[Path, str], Job] = {}
 _lock = threading.Lock()
 
 
-def of(run: Run) -> Job | None:
-    """The last recomputation of a run that this server began."""
-    return _jobs.get(run.path)
+def of(run: Run, kind: str) -> Job | None:
+    """The last command of this kind, :data:`RECOMPUTE` or :data:`CARD`, that this server began."""
+    return _jobs.get((run.path, kind))
 
 
-def start(run: Run, *, read_files: bool = False) -> Job:
-    """Begin one, unless one is running: then that one."""
+def recompute(run: Run, *, read_files: bool = False) -> Job:
+    """``t2i-audit labels RUN recompute``."""
+    return _start(run, RECOMPUTE, "labels", run.path, RECOMPUTE, *["--read-files"] * read_files)
+
+
+def write_card(run: Run) -> Job:
+    """``t2i-audit card RUN``."""
+    return _start(run, CARD, CARD, run.path)
+
+
+def _start(run: Run, kind: str, *words: str | Path) -> Job:
+    """Begin a command, unless one of this kind is running: then that one."""
     with _lock:
-        now = _jobs.get(run.path)
+        now = _jobs.get((run.path, kind))
         if now is not None and now.running:
             return now
-        command = [sys.executable, "-m", "audit.cli", "labels", str(run.path), "recompute"]
         process = subprocess.Popen(
-            command + ["--read-files"] * read_files,
+            [sys.executable, "-m", "audit.cli", *map(str, words)],
             cwd=Path(__file__).parents[1],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -90,7 +104,7 @@ def start(run: Run, *, read_files: bool = False) -> Job:
         job = Job(process, time.monotonic())
         job.reader = threading.Thread(target=_read, args=(job,), daemon=True)
         job.reader.start()
-        _jobs[run.path] = job
+        _jobs[run.path, kind] = job
         return job
 
 
@@ -100,3 +114,13 @@ def _read(job: Job) -> None:
         for line in said:
             if line.strip():
                 job.lines = [*job.lines[-99:], line.strip()[:1000]]
+
+
+@st.fragment(run_every=1.0)
+def watch(run: Run, kind: str) -> None:
+    """How far a command is; the page is shown anew when it has ended."""
+    job = of(run, kind)
+    if job is None or not job.running:
+        st.rerun()
+    done, total, what = job.step
+    st.progress(done / max(1, total), parts.plain(f"{what} … {job.seconds:.0f} s"))
