@@ -21,8 +21,8 @@ from audit.recompute import PROBE
 from .runs import Shown
 from .table import Condition, Table
 
-MOST = 10_000
-"""A queue is no longer: nobody labels more images in one go."""
+AHEAD = 10_000
+"""A queue is drawn at most so far ahead of what is labelled: memory does not grow with the run."""
 COMMON = "everybody"
 
 
@@ -59,16 +59,25 @@ def size(run: Shown) -> int:
     return int(row["n"])
 
 
-def queue(run: Shown, rater: str, overlap: float) -> list[Shot]:
-    """A rater's images in order, at most :data:`MOST`.
+def length(total: int, labelled: int) -> int:
+    """How many of `total` images the queue of a rater holds who has labelled so many.
+
+    >>> [length(25_000, labelled) for labelled in (0, 9_999, 10_000, 20_000)]
+    [10000, 10000, 20000, 25000]
+    """
+    return min(total, AHEAD * (labelled // AHEAD + 1))
+
+
+def queue(run: Shown, rater: str, overlap: float, most: int) -> list[Shot]:
+    """A rater's first `most` images in order; fewer are the beginning of more.
 
     Args:
         overlap: the share of places whose images are given to everybody, 0 to 1.
     """
     with run.connect() as database:
         table = Table(database, PROBE)
-        common = _order(table, COMMON)
-        own = _order(table, f"rater {rater}")
+        common = _order(table, COMMON, most)
+        own = _order(table, f"rater {rater}", most)
     return merged(common, own, overlap, random.Random(rater).random())
 
 
@@ -98,7 +107,7 @@ def merged(
     return found
 
 
-def _order(table: Table, seed: str) -> list[tuple[str, str]]:
+def _order(table: Table, seed: str, most: int) -> list[tuple[str, str]]:
     image, request = table.column("image"), table.column("request")
     stratum = table.column("text" if "text" in table.columns else "prompt")
     inner, values = table.query(
@@ -111,6 +120,6 @@ def _order(table: Table, seed: str) -> list[tuple[str, str]]:
         "(PARTITION BY asked ORDER BY md5(concat(?, image))) AS turn "
         f"FROM ({inner} GROUP BY image)) "
         "SELECT image, request FROM images ORDER BY turn, md5(concat(?, asked)), image LIMIT ?",
-        [seed, *values, seed, MOST],
+        [seed, *values, seed, most],
     ).fetchall()
     return [(str(row[0]), str(row[1])) for row in rows]

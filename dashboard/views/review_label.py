@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from html import escape
 
@@ -24,12 +25,13 @@ def show(index: int, labels: Labels, rater: str, attribute: str, overlap: float)
     """The queue of `rater`."""
     _, run = parts.current()
     total = review_queue.size(run)
-    shots = _queue(str(run.path), total, rater, overlap)
-    if not shots:
+    if not total:
         parts.warn("No image of this run was made: there is nothing to label.")
         return
     everyone = labels.current(attribute)
     mine = {label.image: label for label in everyone if label.author == rater}
+    most = review_queue.length(total, len(mine))
+    shots = _queue(str(run.path), total, rater, overlap, most)
     at = _at(shots, mine)
     shot = shots[at]
     if problem := st.session_state.pop(_PROBLEM, None):
@@ -43,13 +45,13 @@ def show(index: int, labels: Labels, rater: str, attribute: str, overlap: float)
     st.html(_progress(shots, mine, everyone, total))
 
 
-@st.cache_data(max_entries=32, show_spinner="Drawing the order of the images …")
-def _queue(folder: str, total: int, rater: str, overlap: float) -> list[Shot]:
+@st.cache_resource(max_entries=32, show_spinner="Drawing the order of the images …")
+def _queue(folder: str, total: int, rater: str, overlap: float, most: int) -> tuple[Shot, ...]:
     del folder, total  # part of the key: the order is drawn again when the run has grown
-    return review_queue.queue(parts.current()[1], rater, overlap)
+    return tuple(review_queue.queue(parts.current()[1], rater, overlap, most))
 
 
-def _at(shots: list[Shot], mine: dict[str, Label]) -> int:
+def _at(shots: Sequence[Shot], mine: dict[str, Label]) -> int:
     """The place in the queue: the address's, else the first without a label."""
     given = st.query_params.get("at")
     if given is not None:
@@ -80,7 +82,7 @@ def _reveal(digest: str) -> None:
     st.query_params["shown"] = digest[:16]
 
 
-def _ahead(index: int, shots: list[Shot], at: int) -> None:
+def _ahead(index: int, shots: Sequence[Shot], at: int) -> None:
     """The next image is fetched while this one is looked at."""
     if at + 1 < len(shots):
         image = parts.picture(index, shots[at + 1].image, "", thumbnail=False)
@@ -94,7 +96,7 @@ def _panel(
     labels: Labels,
     rater: str,
     attribute: str,
-    shots: list[Shot],
+    shots: Sequence[Shot],
     at: int,
     mine: dict[str, Label],
 ) -> None:
@@ -165,7 +167,7 @@ def _give(
     labels: Labels,
     rater: str,
     attribute: str,
-    shots: list[Shot],
+    shots: Sequence[Shot],
     at: int,
     mine: dict[str, Label],
     label: str,
@@ -182,10 +184,10 @@ def _give(
     done = {*mine, shot.image}
     later = (i for i in range(at + 1, len(shots)) if shots[i].image not in done)
     earlier = (i for i in range(at) if shots[i].image not in done)
-    _go(next(later, next(earlier, min(at + 1, len(shots) - 1))))
+    _go(next(later, next(earlier, None)))
 
 
-def _undo(labels: Labels, rater: str, attribute: str, shots: list[Shot]) -> None:
+def _undo(labels: Labels, rater: str, attribute: str, shots: Sequence[Shot]) -> None:
     try:
         last = labels.last(rater, attribute)
         if last is None:
@@ -200,8 +202,12 @@ def _undo(labels: Labels, rater: str, attribute: str, shots: list[Shot]) -> None
         _go(place)
 
 
-def _go(place: int) -> None:
-    st.query_params["at"] = str(place + 1)
+def _go(place: int | None) -> None:
+    """To a place of the queue; without one, to the first image that has no label."""
+    if place is None:
+        st.query_params.pop("at", None)
+    else:
+        st.query_params["at"] = str(place + 1)
     st.query_params.pop("shown", None)
 
 
@@ -219,7 +225,9 @@ def _told(shot: Shot, attribute: str) -> None:
         st.html(parts.facts([("model", run.info.get("model")), *told.items()]))
 
 
-def _progress(shots: list[Shot], mine: dict[str, Label], everyone: list[Label], total: int) -> str:
+def _progress(
+    shots: Sequence[Shot], mine: dict[str, Label], everyone: list[Label], total: int
+) -> str:
     queued = {shot.image for shot in shots}
     done = len(queued & mine.keys())
     raters: dict[str, int] = {}
@@ -232,10 +240,10 @@ def _progress(shots: list[Shot], mine: dict[str, Label], everyone: list[Label], 
         f"<b>{len(images):,}</b> of {total:,} images by {len(raters):,} "
         f"rater{'' if len(raters) == 1 else 's'}, <b>{twice:,}</b> by more than one"
     )
-    longest = "" if total <= len(shots) else f"; the queue is the first {len(shots):,} of {total:,}"
+    more = "" if total <= len(shots) else f" so far; the queue grows up to {total:,}"
     return (
         '<div class="t2i-progresses">'
-        + _bar("You", done, len(shots), f"<b>{done:,}</b> of {len(shots):,} labelled{longest}")
+        + _bar("You", done, len(shots), f"<b>{done:,}</b> of {len(shots):,} labelled{more}")
         + _bar("All", len(images), total, all_)
         + "</div>"
     )

@@ -16,13 +16,14 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from audit import engine
+from audit.card import write as write_card
 from audit.errors import AuditError
 from audit.labels import Labels
 from audit.recompute import PROBE
 from audit.reopened import attributes_of, study_of
 from audit.statistics import krippendorff_alpha
 from audit.store import Run
-from dashboard import recomputing, review_queue, runs
+from dashboard import jobs, review_queue, runs
 from probes.demographics import Demographics
 from tests.dashboard import labelled_run, synthetic_run
 from tests.dashboard.test_dashboard_pages import body, show
@@ -174,10 +175,25 @@ def test_all_labelled_stays_at_the_end_and_counts(shown: runs.Shown) -> None:
     assert "<b>0</b> of 15 labelled" in text
 
 
+def test_a_queue_grows_when_all_that_was_drawn_is_labelled(
+    shown: runs.Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = [shot.image for shot in review_queue.queue(shown, "anna", 0.2, 15)]
+    monkeypatch.setattr(review_queue, "AHEAD", 4)
+    test = show("review", rater="anna")
+    assert "<b>0</b> of 4 labelled so far; the queue grows up to 15" in body(test)
+    seen = []
+    for _ in range(15):
+        seen.append(image(test))
+        press(test, "male")
+    assert seen == whole
+    assert "<b>15</b> of 15 labelled" in body(test)
+
+
 def test_flagged_images_stay_blurred_until_revealed_one_by_one(shown: runs.Shown) -> None:
     checker = shown.read_table("detections/safety-checker")
     flagged = set(checker.image[checker.flagged])
-    shots = review_queue.queue(shown, "anna", 0.2)
+    shots = review_queue.queue(shown, "anna", 0.2, 15)
     places = [i for i, shot in enumerate(shots) if shot.image in flagged]
     assert len(places) == 2
     test = show("review", rater="anna", at=str(places[0] + 1))
@@ -193,14 +209,19 @@ def test_a_declared_share_of_images_is_given_to_everybody(tmp_path: Path) -> Non
     runs.show([labelled_run.build(tmp_path / "run", images=60).path])
     run = next(iter(runs.shown().values()))
     for share in (0.0, 0.2, 0.5, 1.0):
-        queues = {name: review_queue.queue(run, name, share) for name in ("anna", "ben", "cleo")}
+        queues = {
+            name: review_queue.queue(run, name, share, 180) for name in ("anna", "ben", "cleo")
+        }
         for shots in queues.values():
             assert len({shot.image for shot in shots}) == len(shots) == 180
         first = {name: {s.image for s in shots[:50]} for name, shots in queues.items()}
         assert len(set.intersection(*first.values())) >= int(50 * share)
-    again = review_queue.queue(run, "anna", 0.2)
-    assert again == review_queue.queue(run, "anna", 0.2) != queues["anna"]
-    assert [s.image for s in again] != [s.image for s in review_queue.queue(run, "ben", 0.2)]
+    again = review_queue.queue(run, "anna", 0.2, 180)
+    assert again == review_queue.queue(run, "anna", 0.2, 180) != queues["anna"]
+    assert [s.image for s in again] != [s.image for s in review_queue.queue(run, "ben", 0.2, 180)]
+    # A queue that grows keeps its beginning.
+    for most in (0, 1, 7, 50):
+        assert review_queue.queue(run, "anna", 0.2, most) == again[:most]
     # Wherever a rater stops, each prompt has about as many labels.
     frame = labelled_run.truth(run)
     counts = frame.subject[[shot.image for shot in again[:60]]].value_counts()
@@ -250,12 +271,14 @@ def test_what_cannot_be_kept_is_said_and_the_image_stays(
 def test_findings_are_recomputed_and_shown_beside_each_other(tmp_path: Path) -> None:
     run = labelled_run.build(tmp_path / "run", images=60)
     engine.analyse(run, study_of(run), {PROBE: Demographics()})
+    write_card(run)
     rows = labelled_run.label_some(run, 22)
     runs.show([run.path])
+    assert "older than the findings" not in body(show("card"))
     test = show("review", part="Findings")
     assert "<b>66</b> labels of 66 images by 1 rater" in body(test)
     test.button(key="recompute").click().run()
-    job = recomputing.of(next(iter(runs.shown().values())))
+    job = jobs.of(next(iter(runs.shown().values())), jobs.RECOMPUTE)
     assert job is not None and job.wait(120) == 0 and job.error is None
     assert job.step[:2] == (4, 4)
     text = body(show("review", part="Findings"))
@@ -272,6 +295,33 @@ def test_findings_are_recomputed_and_shown_beside_each_other(tmp_path: Path) -> 
     # One label more: the page says that it is not in yet.
     labels_of(run).give("ben", str(rows.index[0]), "r", "gender", "male")
     assert "given or undone since" in show("review", part="Findings").info[0].value
+    # The card is of before, both pages say so, and it can be written from there.
+    assert "older than the findings" in body(show("review", part="Findings"))
+    test = show("card")
+    assert "older than the findings" in body(test)
+    test.button(key="write_card").click().run()
+    job = jobs.of(next(iter(runs.shown().values())), jobs.CARD)
+    assert job is not None and job.wait(120) == 0
+    assert "older than the findings" not in body(show("card"))
+    written = run.read_json("card/card.json")["findings"]
+    assert [row["estimate"] for row in written] == [
+        row["estimate"] for row in run.read_json("findings.json")
+    ]
+
+
+def test_a_card_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    run = labelled_run.build(tmp_path / "run", images=1)
+    (tmp_path / "elsewhere").mkdir()
+    (run.path / "card").symlink_to(tmp_path / "elsewhere")
+    runs.show([run.path])
+    test = show("card")
+    assert "is a link" in body(test)
+    assert not test.button
+    (run.path / "card").unlink()
+    run.write_json("card/card.json", {"findings": 5})
+    runs.show([run.path])
+    with pytest.raises(AssertionError, match="is damaged"):
+        show("card")
 
 
 def test_a_recomputation_that_fails_says_why(tmp_path: Path) -> None:
@@ -283,7 +333,7 @@ def test_a_recomputation_that_fails_says_why(tmp_path: Path) -> None:
     runs.show([run.path])
     test = show("review", part="Findings")
     test.button(key="recompute").click().run()
-    job = recomputing.of(next(iter(runs.shown().values())))
+    job = jobs.of(next(iter(runs.shown().values())), jobs.RECOMPUTE)
     assert job is not None and job.wait(120) == 2
     text = body(show("review", part="Findings"))
     assert "not recomputed: the run&#x27;s settings name files: /nowhere/error.json" in text
@@ -310,7 +360,7 @@ def test_a_label_file_from_a_stranger_is_one_clear_line(shown: runs.Shown) -> No
 
 def test_labels_with_markup_are_text(shown: runs.Shown) -> None:
     labels = labels_of(shown)
-    shots = review_queue.queue(shown, "anna", 1.0)
+    shots = review_queue.queue(shown, "anna", 1.0, 15)
     for author, label in (("anna", "female"), ("ben", "male")):
         labels.give(
             author, shots[0].image, "r", "gender", label, "<script>window.hacked = 1</script>"
@@ -321,7 +371,7 @@ def test_labels_with_markup_are_text(shown: runs.Shown) -> None:
 
 def test_the_page_imports_no_library_of_models_or_statistics() -> None:
     code = (
-        "import sys, dashboard.views.review, dashboard.recomputing;"
+        "import sys, dashboard.views.review, dashboard.jobs;"
         "print(sorted({'torch', 'sklearn', 'scipy', 'statsmodels', 'probes'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
