@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def build(folder: Path, images: int = 60) -> Run:
             )
         records.append(row)
     plan = [
-        {"request": key, **vars(r), "batch": i // 16, "slot": i % 16}
+        {"request": key, **asdict(r), "batch": i // 16, "slot": i % 16}
         for i, (key, r) in enumerate(requests.items())
     ]
     run.write_table("plan", pd.DataFrame(plan))
