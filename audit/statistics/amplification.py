@@ -23,6 +23,9 @@ class Amplification:
         amplified: prompts on the reference's side of ½ and farther out.
         flipped: prompts on the other side of ½.
         prompts: number of prompts.
+        mean_amplification: mean |share − ½| − |reference − ½| (Seshadri, Singh and Elazar 2023, The
+            Bias Amplification Paradox): how much farther from parity, in shares. Where both lie
+            near ½ few images make it seem larger.
     """
 
     slope: float
@@ -33,6 +36,7 @@ class Amplification:
     amplified: int
     flipped: int
     prompts: int
+    mean_amplification: float
 
 
 def amplification_slope(
@@ -50,8 +54,8 @@ def amplification_slope(
         reference: shape (P,), shares strictly between 0 and 1.
 
     >>> twice = amplification_slope([500, 800, 941], [1000] * 3, [0.5, 2 / 3, 0.8])
-    >>> round(twice.slope, 1), twice.amplified, twice.flipped
-    (2.0, 2, 0)
+    >>> round(twice.slope, 1), twice.amplified, twice.flipped, round(twice.mean_amplification, 3)
+    (2.0, 2, 0, 0.091)
     """
     k, total, r = finite(successes), finite(n, "n"), finite(reference, "reference")
     if not len(k) == len(total) == len(r):
@@ -86,4 +90,5 @@ def amplification_slope(
         int(((same_side > 0) & farther).sum()),
         int((same_side < 0).sum()),
         len(x),
+        float((np.abs(share - 0.5) - np.abs(r - 0.5)).mean()),
     )

@@ -166,12 +166,14 @@ def _amplification(found: Shares, chosen: NDArray[np.intp], settings: Settings) 
             evidence=ALL,
             note="Above 1 the model exaggerates the reference: "
             f"{slope.amplified} of {slope.prompts} prompts lie farther "
-            f"from one half on the same side, {slope.flipped} on the other. "
+            f"from one half on the same side, {slope.flipped} on the other; over all prompts the "
+            f"distance from one half grows by {slope.mean_amplification:.3f}. "
             "A labour or corpus share is a reference, not a target.",
             detail={
                 "intercept": slope.intercept,
                 "r": slope.r,
                 "mean_gap": slope.mean_gap,
+                "mean_amplification": slope.mean_amplification,
                 "amplified": slope.amplified,
                 "flipped": slope.flipped,
             },

@@ -74,6 +74,11 @@ def test_a_copy_has_slope_one_and_an_inversion_minus_one():
     inverted = amplification_slope((1 - reference) * n, n, reference)
     assert inverted.slope == pytest.approx(-1, abs=1e-3)
     assert inverted.flipped == 5
+    # An inversion lies as far from parity as what it inverts.
+    assert copied.mean_amplification == pytest.approx(0, abs=1e-9)
+    assert inverted.mean_amplification == pytest.approx(0, abs=1e-9)
+    halved = amplification_slope(((reference - 0.5) / 2 + 0.5) * n, n, reference)
+    assert halved.mean_amplification == pytest.approx(-np.abs(reference - 0.5).mean() / 2)
 
 
 def test_a_reference_without_odds_is_refused():
