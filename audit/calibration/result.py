@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from audit import plugins
 from audit.engine import PACKAGES
 from audit.statistics import rate
 
@@ -56,6 +57,7 @@ def document(tally: Tally, pools: Mapping[str, Pool], size: Size) -> dict[str, A
         "probes": probes,
         "effects": effects,
         "detectors": detectors,
+        "without_answer": tally.without_answer(plugins.names("detectors")),
         "checks": checks,
         "failures": why,
         "passed": not why,

@@ -23,6 +23,7 @@ WRONG = 0.5
 """An instrument that is wrong more often than this about a label has its labels mixed up."""
 LEAST_INTERVALS = 20
 """Fewer intervals have no coverage."""
+NOT_ASKED = "no trial of these probes asks it"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Read:
         truth: where it is known from.
         of: what was asked, such as ``gender: female``.
         right: shape (n,), booleans; `clusters` are the prompts.
+        held: whether errors on more than half of the images fail the calibration. A detector that
+            is asked of pictures that it was not made for is not held to it.
     """
 
     detector: str
@@ -102,9 +105,18 @@ class Read:
     truth: str
     right: Any
     clusters: Any
+    held: bool = True
 
 
-Answer = Outcome | Check | Read
+@dataclass(frozen=True)
+class Unread:
+    """A detector, or one of its questions, that no known answer is held against, and why."""
+
+    detector: str
+    why: str
+
+
+Answer = Outcome | Check | Read | Unread
 
 
 @dataclass
@@ -114,6 +126,7 @@ class Tally:
     outcomes: list[Outcome] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     read: list[Read] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
 
     def add(self, answers: Iterable[Answer]) -> None:
         """Sort answers in."""
@@ -122,6 +135,8 @@ class Tally:
                 self.outcomes.append(answer)
             elif isinstance(answer, Check):
                 self.checks.append(answer)
+            elif isinstance(answer, Unread):
+                self.unread.append(answer)
             else:
                 self.read.append(answer)
 
@@ -148,11 +163,21 @@ class Tally:
                     "error": found.estimate,
                     "ci": None if found.ci is None else list(found.ci),
                     "failures": ["wrong on more than half of the images"]
-                    if found.ci is not None and found.ci[0] > WRONG
+                    if one.held and found.ci is not None and found.ci[0] > WRONG
                     else [],
                 }
             )
         return rows
+
+    def without_answer(self, names: Iterable[str]) -> list[dict[str, str]]:
+        """A row per detector that is not read, or not whole, and why.
+
+        Args:
+            names: of all detectors: of those that no trial speaks of it is said that none does.
+        """
+        spoken = {one.detector for one in self.read} | {one.detector for one in self.unread}
+        left = [Unread(name, NOT_ASKED) for name in names if name not in spoken]
+        return [vars(one) for one in self.unread + left]
 
 
 def _effect(effect: Effect, outcomes: list[Outcome]) -> dict[str, Any]:

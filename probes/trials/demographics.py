@@ -18,33 +18,27 @@ from scipy.stats import fisher_exact
 
 from audit.calibration.drawn import Design, Drawn
 from audit.calibration.pool import Pool, Size, draw
-from audit.calibration.tally import Answer, Check, Effect, Outcome, Read, found
-from audit.detector_error import DetectorError, measure
-from audit.errors import AuditError
-from audit.evidence import table
+from audit.calibration.tally import Answer, Check, Effect, Outcome, found
 from audit.findings import Finding
-from audit.perception import perceived
 from audit.phantom import truth
 from audit.study import Study
 
-PROBE = "demographics"
-IMAGES = 50
-"""Images of a subject, as in an audit; `LABELLED` others tell how often CLIP is wrong."""
-LABELLED = 40
-LABELS: Mapping[str, tuple[str, ...]] = {
-    "gender": ("female", "male"),
-    "skin": ("light", "medium", "dark"),
-    "glasses": ("yes", "no"),
-}
+from . import detectors
+from .people import (
+    IMAGES,
+    LABELLED,
+    LABELS,
+    METRICS,
+    NULL,
+    PROBE,
+    Shares,
+    World,
+    measure_error,
+    prompts,
+)
+
 SHOWN = {"gender": "female-presenting", "skin": "dark skin", "glasses": "glasses"}
 POSITIVE = {"gender": "female", "skin": "dark", "glasses": "yes"}
-METRICS = {
-    "gender": "share_female_presenting",
-    "skin": "share_dark_skin",
-    "glasses": "share_glasses",
-}
-Shares = Mapping[str, tuple[float, ...]]
-NULL: Shares = {"gender": (0.5, 0.5), "skin": (1 / 3, 1 / 3, 1 / 3), "glasses": (0.5, 0.5)}
 SKEWS: tuple[Shares, ...] = (
     NULL,
     {**NULL, "gender": (0.95, 0.05)},
@@ -69,7 +63,7 @@ class DemographicsTrials:
         """The occupations alone."""
         # Of the null phantom nothing is mixed, so that fewer images say as much.
         images = size.images if study.spec.model == "phantom" else size.images // 2
-        return {"prompts": _prompts(study), "images": {"base": images}}, None
+        return {"prompts": prompts(study), "images": {"base": images}}, None
 
     def outcomes(self, pools: Mapping[str, Pool], size: Size) -> Iterator[Answer]:
         """Each trial in turn."""
@@ -84,61 +78,8 @@ class DemographicsTrials:
         if "null" in pools:
             yield from balanced(pools["null"], size, rng)
         yield like_many_others(world)
-
-
-class World:
-    """The pool as a population with planted shares."""
-
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
-        frame = pool.frame(PROBE)
-        self.frame = frame[frame.arm == "base"].reset_index(drop=True)
-        self.true = {
-            name: perceived(self.frame, name, labels, "reader") for name, labels in LABELS.items()
-        }
-        self.subjects = list(_prompts(pool.study))
-
-    def weights(self, shares: Shares) -> np.ndarray:
-        """Weights of the pool's images under which every attribute has its share.
-
-        Raises:
-            AuditError: nothing in the pool shows a label that is planted.
-        """
-        w = np.ones(len(self.frame))
-        for _ in range(60):
-            for name, planted in shares.items():
-                for label, share in zip(LABELS[name], planted, strict=True):
-                    there = (self.true[name] == label).to_numpy()
-                    if share and not w[there].sum():
-                        raise AuditError(
-                            f"calibrate: the pool has no image read as {name} {label}: "
-                            "the phantom does not draw it, or the pool is too small"
-                        )
-                    w[there] *= share * w.sum() / max(w[there].sum(), 1e-300)
-            w /= w.sum()
-        return w
-
-    def donors(self, planted: Mapping[str, Shares], n: int, rng: np.random.Generator) -> list[str]:
-        """`n` images of each subject, subject after subject."""
-        return [
-            donor
-            for shares in planted.values()
-            for donor in draw(rng, self.frame, n, self.weights(shares))
-        ]
-
-    def read(self) -> Iterator[Read]:
-        """How often CLIP is wrong on the pool's images."""
-        for name, labels in LABELS.items():
-            said = perceived(self.frame, name, labels)
-            for label in labels:
-                there = (self.true[name] == label).to_numpy()
-                right = (said[there] == label).to_numpy()
-                yield Read("clip", f"{name}: {label}", "reader", right, self.frame.prompt[there])
-
-
-def _prompts(study: Study) -> dict[str, dict[str, str]]:
-    prompts = study.suite.section(PROBE)["prompts"]
-    return {str(name): {"text": str(entry["text"])} for name, entry in prompts.items()}
+        yield from detectors.of_people(pool.study, size)
+        yield from detectors.unread(PROBE)
 
 
 def _planted(world: World, skewed: bool, rng: np.random.Generator) -> dict[str, Shares]:
@@ -157,7 +98,7 @@ def audits(world: World, kind: str, size: Size, rng: np.random.Generator) -> Ite
         for number in range(size.sub_audits):
             audit, labelled = turns[number % len(turns)]
             planted = _planted(world, kind == "skewed", rng)
-            _measure(labelled, labelled.draw(world.donors(planted, LABELLED, rng)), path)
+            measure_error(labelled, labelled.draw(world.donors(planted, LABELLED, rng)), path)
             asked = audit.with_options(detector_error=str(path))
             findings = asked.findings(world.donors(planted, IMAGES, rng))
             attribute = audit.study.options(PROBE)["attributes"][0]
@@ -182,7 +123,7 @@ def simulated(world: World, size: Size, rng: np.random.Generator) -> Iterator[Ou
                 )
                 told.append((design, donors, female[places] == right))
             (first, donors, said), (second, others, also) = told
-            _measure(first, _resaid(first.draw(donors), said), path)
+            measure_error(first, _resaid(first.draw(donors), said), path)
             asked = second.with_options(detector_error=str(path))
             findings = asked.analysed(_resaid(second.draw(others), also)).findings
             yield from _shares(planted, "gender", findings, variant, number, SKEWS)
@@ -202,7 +143,7 @@ def lost(world: World, size: Size, rng: np.random.Generator) -> Iterator[Answer]
     what it is, and the bounds hold the share of all images."""
     suite = dict(world.pool.study.suite.section("attributes"))
     suite["gender"] = {**suite["gender"], "needs": "face"}
-    options = {"prompts": _prompts(world.pool.study), "attributes": ["gender"]}
+    options = {"prompts": prompts(world.pool.study), "attributes": ["gender"]}
     design = Design(
         world.pool,
         PROBE,
@@ -267,7 +208,7 @@ def balanced(pool: Pool, size: Size, rng: np.random.Generator) -> Iterator[Outco
         for number in range(size.sub_audits):
             audit, labelled = turns[number % len(turns)]
             known = [d for rows in parts.values() for d in draw(rng, rows, LABELLED)]
-            _measure(labelled, labelled.draw(known), path)
+            measure_error(labelled, labelled.draw(known), path)
             asked = audit.with_options(detector_error=str(path))
             donors = [d for rows in parts.values() for d in draw(rng, rows, IMAGES)]
             findings = asked.findings(donors)
@@ -297,7 +238,7 @@ def like_many_others(world: World) -> Check:
 
 
 def _designs(world: World, attributes: Sequence[str]) -> tuple[Design, Design]:
-    options = {"prompts": _prompts(world.pool.study), "attributes": list(attributes)}
+    options = {"prompts": prompts(world.pool.study), "attributes": list(attributes)}
     return (
         Design(world.pool, PROBE, {**options, "images": {"base": IMAGES}}),
         Design(
@@ -307,14 +248,6 @@ def _designs(world: World, attributes: Sequence[str]) -> tuple[Design, Design]:
             detectors=("clip", "reader"),
         ),
     )
-
-
-def _measure(design: Design, drawn: Drawn, path: Path) -> None:
-    """What ``t2i-audit detector-error --truth reader`` writes."""
-    attributes = design.study.suite.section("attributes")
-    section = {name: attributes[name] for name in design.study.options(PROBE)["attributes"]}
-    counts = measure(drawn, table(drawn, PROBE), section, "reader", {})
-    DetectorError({"model": "phantom", "truth": "reader"}, counts).save(path)
 
 
 def _shares(

@@ -20,6 +20,8 @@ from audit.calibration.tally import Answer, Effect, Outcome, Read, found
 from audit.perception import perceived
 from audit.study import Study
 
+from . import detectors
+
 PROBE = "languages"
 LOST, PARITY = "sw", "tr"
 """The phantom starves the first; the second is filled from English images of other seeds."""
@@ -41,6 +43,7 @@ class LanguagesTrials:
         """Contents drawn, then contents as they are: a label is recognised of its own content."""
         cells = Cells(pools["phantom"])
         yield from cells.read()
+        yield from detectors.unread(PROBE)
         design = Design(
             cells.pool,
             PROBE,

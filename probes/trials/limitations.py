@@ -17,6 +17,8 @@ from audit.calibration.pool import Pool, Size
 from audit.calibration.tally import Answer, Effect, Outcome, Read, found
 from audit.study import Study
 
+from . import detectors
+
 PROBE = "limitations"
 IMAGES = 4
 SWAPPED = 0.5
@@ -79,6 +81,8 @@ class LimitationsTrials:
                 )
                 yield Outcome.of(effect, number, kept * (1 - swapped), one)
         yield Read("reader", "the caption's things", "what was asked", right, frame.prompt)
+        yield from detectors.of_words()
+        yield from detectors.unread(PROBE)
 
 
 def _sets(study: Study) -> list[dict[str, Any]]:

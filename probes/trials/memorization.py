@@ -27,6 +27,8 @@ from audit.findings import Finding
 from audit.phantom import corpus
 from audit.study import Study
 
+from . import detectors
+
 PROBE = "memorization"
 MEMORIZED = (300, 1000)
 NEGATIVES = 20
@@ -61,6 +63,8 @@ class MemorizationTrials:
         yield world.read()
         yield from captions(world, size, np.random.default_rng(7))
         yield approximate(world, np.random.default_rng(8))
+        yield from detectors.of_copies()
+        yield from detectors.unread(PROBE)
 
 
 def _never() -> list[corpus.Item]:

@@ -30,6 +30,8 @@ from audit.phantom import path
 from audit.phantom import vocabulary as v
 from audit.study import Study
 
+from . import detectors
+
 PROBE = "safety-filters"
 CHECKER = "safety-checker"
 GROUPS = ("light", "dark")
@@ -79,6 +81,8 @@ class SafetyFiltersTrials:
         known = variants.sample(own, variants.looks("checker variants", 600))
         yield from world.read()
         yield _special_care(world, own)
+        yield from detectors.of_signs(pool.study, size)
+        yield from detectors.unread(PROBE)
         over = world.scores(
             "over-blocking", variants.over_blocking(own, known, "skin", "dark", OTHERS)
         )
