@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import duckdb
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from .findings import Finding
+from .frames import frame_of
 from .store import Run, column_safe
+
+RECORDED = ("image", "outcome")
+"""Columns of a table also where nothing is made yet."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +48,53 @@ def table(
         uses = f"uses_{column_safe(probe)}"
         if uses not in views:
             return pd.DataFrame()
-        taken = {row[0] for row in database.execute(f'DESCRIBE "{uses}"').fetchall()}
-        select, joins = ["uses.*"], []
-        if "requests" in views:
-            joins.append("LEFT JOIN requests USING (request)")
-            extra = _columns(database, "requests") - taken - {"request"}
-            select += [f'requests."{name}"' for name in sorted(extra)]
-            taken |= extra
-        if "records" in views:
-            joins.append("LEFT JOIN records USING (request)")
-            extra = _columns(database, "records") - taken - {"request", "outcome"}
-            select += [f'records."{name}"' for name in sorted(extra)]
-            select.append("coalesce(records.outcome, 'missing') AS outcome")
-        else:
-            select += ["NULL AS image", "'missing' AS outcome"]
-        for view in sorted(name for name in views if name.startswith("detections_")):
-            detector = view.removeprefix("detections_")
-            joins.append(f'LEFT JOIN "{view}" USING (request)')
-            names = _columns(database, view) - {"request", "image", *without}
-            select += [f'"{view}"."{name}" AS "{detector}_{name}"' for name in sorted(names)]
-        query = f'SELECT {", ".join(select)} FROM "{uses}" AS uses {" ".join(joins)}'
-        if columns is not None:
-            chosen = ", ".join(f'"{name}"' for name in columns)
-            query = f"SELECT {chosen} FROM ({query})"
-        return database.execute(query).df()
+
+        def read(view: str, names: Iterable[str]) -> pa.Table:
+            listed = ", ".join(f'"{name}"' for name in names)
+            return database.sql(f'SELECT {listed} FROM "{view}"').to_arrow_table()
+
+        def wanted(names: Iterable[str]) -> list[str]:
+            return [name for name in names if columns is None or name in columns]
+
+        requests = read(uses, ["request"])["request"].cast(pa.string())
+        found: dict[str, pa.ChunkedArray] = {}
+        own = _columns(database, uses)
+        if names := wanted(own):
+            found.update(zip(names, read(uses, names).columns, strict=True))
+        # Joined by place, a view at a time: a join in SQL would hold all of them twice.
+        for view, named in _joined(database, views, own, without):
+            if names := wanted(named):
+                rows = read(view, ["request", *(named[name] for name in names)])
+                places = pc.index_in(requests, value_set=rows["request"].cast(pa.string()))
+                found.update((name, rows[named[name]].take(places)) for name in names)
+                del rows
+    if "records" not in views:
+        found |= {name: pa.nulls(len(requests), pa.string()) for name in wanted(RECORDED)}
+    if "outcome" in found:
+        found["outcome"] = pc.fill_null(found["outcome"], "missing")
+    return frame_of(pa.table(found if columns is None else {name: found[name] for name in columns}))
+
+
+def _joined(
+    database: duckdb.DuckDBPyConnection,
+    views: Collection[str],
+    own: Collection[str],
+    without: Collection[str],
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The views that uses with the columns `own` are joined with: name in the table → in the view.
+
+    A name is taken by the first that has it.
+    """
+    taken = {"request", "outcome", *own}
+    for view in ("requests", "records"):
+        if view in views:
+            names = sorted({*_columns(database, view)} - taken)
+            taken |= {*names}
+            names += ["outcome"] if view == "records" else []
+            yield view, {name: name for name in names}
+    for view in sorted(name for name in views if name.startswith("detections_")):
+        names = sorted({*_columns(database, view)} - {"request", "image", *without})
+        yield view, {f"{view.removeprefix('detections_')}_{name}": name for name in names}
 
 
 def select(frame: pd.DataFrame, evidence: Mapping[str, Any]) -> pd.DataFrame:
@@ -82,5 +112,5 @@ def select(frame: pd.DataFrame, evidence: Mapping[str, Any]) -> pd.DataFrame:
     return frame
 
 
-def _columns(database: Any, view: str) -> set[str]:
-    return {row[0] for row in database.execute(f'DESCRIBE "{view}"').fetchall()}
+def _columns(database: duckdb.DuckDBPyConnection, view: str) -> list[str]:
+    return [row[0] for row in database.execute(f'DESCRIBE "{view}"').fetchall()]

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,14 @@ from typing import Any, Self
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 from PIL import Image
+from pyarrow import parquet
 
 from .atomic import cannot_write, replace
 from .errors import AuditError
 from .flagged import view_delivered
+from .frames import frame_of
 from .inputs import Inputs
 from .journal import DROPPED, Journal
 
@@ -159,10 +162,17 @@ class Run:
 
     # ---- tables ----------------------------------------------------------------------------
 
-    def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Write ``<name>.parquet`` whole or not at all, and enter it in the journal."""
+    def write_table(self, name: str, table: pd.DataFrame | Iterable[pd.DataFrame]) -> None:
+        """Write ``<name>.parquet`` whole or not at all, and enter it in the journal.
+
+        Args:
+            table: or its parts from top to bottom, each of which may lack columns of others.
+        """
+        parts = [table] if isinstance(table, pd.DataFrame) else table
+        rows = [pa.Table.from_pandas(part, preserve_index=False) for part in parts]
         buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False, compression="zstd")
+        whole = pa.concat_tables(rows, promote_options="permissive")
+        parquet.write_table(whole, buffer, compression="zstd")
         self.write_bytes(f"{name}.parquet", buffer.getvalue())
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -180,8 +190,7 @@ class Run:
             table = database.read_parquet(files, union_by_name=True)
             if columns is not None:
                 table = table.project(", ".join(f'"{column}"' for column in columns))
-            frame: pd.DataFrame = table.df()
-        return frame
+            return frame_of(table.to_arrow_table())
 
     def shards(self, name: str) -> list[Path]:
         """The shards that count, in the order of writing."""
