@@ -85,7 +85,7 @@ class Run:
         """Make the folder, or open it when it is there.
 
         Raises:
-            AuditError: the folder cannot be written, or holds something that is not a run.
+            AuditError: the folder cannot be written, or holds no run of this schema version.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -100,6 +100,8 @@ class Run:
             raise AuditError(
                 f"{path} is not empty and not a run; choose an empty folder with --out"
             )
+        if "run.json" in others:
+            cls(path)._check_version()
         return cls(path)
 
     @classmethod
@@ -107,18 +109,21 @@ class Run:
         """Open a run that is there.
 
         Raises:
-            AuditError: there is none, or it was written by a newer version.
+            AuditError: there is none, or it has another schema version.
         """
         run = cls(path)
         if not (path / "run.json").is_file():
             raise AuditError(f"{path} is not a run: it has no run.json")
-        version = run.info.get("schema_version")
+        run._check_version()
+        return run
+
+    def _check_version(self) -> None:
+        version = self.info.get("schema_version")
         if version != SCHEMA_VERSION:
             raise AuditError(
-                f"{path} has schema version {version}, this version reads {SCHEMA_VERSION}; "
-                "use the version of t2i-audit that wrote it"
+                f"{self.path} has schema version {version}, this version reads {SCHEMA_VERSION}; "
+                "use the version of t2i-audit that wrote it, which its run.json names"
             )
-        return run
 
     # ---- documents -------------------------------------------------------------------------
 

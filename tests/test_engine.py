@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from audit.errors import AuditError
 from audit.evidence import table
 from audit.plan import Request
 from audit.spec import Spec
-from audit.store import Run
+from audit.store import SCHEMA_VERSION, Run
 from audit.verify import problems
 
 
@@ -146,6 +147,25 @@ def test_a_folder_that_is_no_run_is_left_alone(spec: Spec, tmp_path: Path):
     with pytest.raises(AuditError, match="not empty and not a run"):
         make(spec, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, None])
+def test_a_run_of_another_schema_version_is_refused_and_left_alone(
+    spec: Spec, tmp_path: Path, version: int | None
+):
+    folder = tmp_path / "run"
+    run = Run.create(folder)
+    run.write_json("run.json", {"schema_version": version, "model": spec.model})
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+    said = (
+        f"{folder} has schema version {version}, this version reads {SCHEMA_VERSION}; "
+        "use the version of t2i-audit that wrote it, which its run.json names"
+    )
+    for act in (lambda: Run.open(folder), lambda: make(spec, folder)):
+        with pytest.raises(AuditError, match=f"^{re.escape(said)}$"):
+            act()
+    after = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+    assert after == before
 
 
 def test_a_failed_image_is_counted_not_dropped(spec: Spec, tmp_path: Path):
