@@ -95,23 +95,29 @@ class FaissIndex:
         unit = unit_queries(queries, self.dimension, self.name)
         if k < 1:
             raise AuditError(f"k is {k}: at least one neighbour is to be asked for")
-        best = Best(len(unit), k)
-        wanted = min(self._candidates or max(10 * k, 100), len(self)) if self.exact else k
         parameters = self._parameters()
+        if not self.exact:
+            scores, ids = self._index.search(unit.astype(np.float32), k, params=parameters)
+            return self._as_given(ids, self._cosine(scores))
+        best = Best(len(unit), k)
+        wanted = min(self._candidates or max(10 * k, 100), len(self))
         for start in range(0, len(unit), TILE):
             tile = unit[start : start + TILE]
-            scores, ids = self._index.search(
-                tile.astype(np.float32), max(wanted, k), params=parameters
-            )
+            _, ids = self._index.search(tile.astype(np.float32), max(wanted, k), params=parameters)
             query, column = np.nonzero(ids >= 0)
             found = ids[query, column]
-            if self.exact:
-                rows, row = np.unique(found, return_inverse=True)
-                given = cosines(tile, self._full(rows), query, row)
-            else:
-                given = self._cosine(scores[query, column])
-            best.merge(query + start, found, given)
-        return best.neighbours(self._left_out, self.exact)
+            rows, row = np.unique(found, return_inverse=True)
+            best.merge(query + start, found, cosines(tile, self._full(rows), query, row))
+        return best.neighbours(self._left_out)
+
+    def _as_given(self, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Neighbours:
+        """faiss's own rows and scores, equal scores by id."""
+        wrong = (ids < 0) | np.isnan(scores)
+        if wrong.any():
+            ids, scores = np.where(wrong, -1, ids), np.where(wrong, np.float32(np.nan), scores)
+        order = np.lexsort((ids, -scores))
+        query = np.arange(len(ids))[:, None]
+        return Neighbours(ids[query, order], scores[query, order], False, dict(self._left_out))
 
     def metadata(self, ids: Sequence[int]) -> pd.DataFrame:
         """See :class:`audit.retrieval.Index`."""
@@ -180,9 +186,22 @@ class FaissIndex:
 def read(path: Path) -> Any:
     """A faiss index, memory-mapped.
 
+    faiss reads such lists ahead with 32 threads that each search starts anew: four times the cost
+    of the search itself, once they are in memory. So it does only where they would not fit there.
+
     Raises:
         AuditError: it cannot be read.
     """
+    import faiss
+
+    index = _mapped(path)
+    lists = faiss.downcast_InvertedLists(ivf.invlists) if (ivf := _ivf(index)) else None
+    if isinstance(lists, faiss.OnDiskInvertedLists) and lists.totsize < _memory() / 2:
+        lists.prefetch_nthread = 0
+    return index
+
+
+def _mapped(path: Path) -> Any:
     import faiss
 
     populated = path / "populated.index"
@@ -197,6 +216,14 @@ def read(path: Path) -> Any:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     except (RuntimeError, MemoryError) as error:
         raise AuditError(f"{path} is damaged or no faiss index: {one_line(error)}") from error
+
+
+def _memory() -> int:
+    """Bytes that this machine has; 0 where it does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from audit.errors import AuditError
-from audit.retrieval import EmbeddingFolder, open_index, search
+from audit.retrieval import EmbeddingFolder, faiss_index, open_index, search
 from audit.retrieval.build import build
 
 from .folders import brute_force, clustered, make
@@ -80,6 +80,36 @@ def test_scores_without_the_full_vectors_are_marked_approximate(
     # The same index beside its embeddings is exact.
     reranked = open_index(alone, embeddings=folder, nprobe=16, candidates=1500)
     assert reranked.search(queries, 5).exact
+
+
+@pytest.mark.parametrize("metric", [faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2])
+def test_approximate_rows_are_ordered_by_score_and_id(
+    tmp_path: Path, vectors, queries, metric: int
+):
+    copies = np.concatenate([vectors[0][:60]] * 2)
+    write([copies], "IVF4,Flat", tmp_path / "image.index", metric)
+    found = open_index(tmp_path / "image.index", nprobe=4).search(queries[:5], 150)
+    assert (found.ids[:, 120:] == -1).all() and np.isnan(found.scores[:, 120:]).all()
+    ids, scores = found.ids[:, :120], found.scores[:, :120]
+    assert (np.diff(scores) <= 0).all()
+    assert (ids[:, 1::2] == ids[:, ::2] + 60).all()  # a row before its copy
+    _, true = brute_force([copies], queries[:5], 120)
+    assert scores == pytest.approx(true, abs=1e-5)
+
+
+def test_lists_are_read_ahead_only_where_they_do_not_fit_into_memory(
+    tmp_path: Path, vectors, monkeypatch: pytest.MonkeyPatch
+):
+    path = write(vectors, "PCAR24,IVF16,SQ8", tmp_path / "image.index")
+
+    def threads() -> int:
+        index = faiss_index.read(path)
+        lists = faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists)
+        return lists.prefetch_nthread
+
+    assert threads() == 0
+    monkeypatch.setattr(faiss_index, "_memory", lambda: path.stat().st_size)
+    assert threads() == 32
 
 
 @pytest.mark.parametrize("metric", [faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2])
