@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -68,20 +69,16 @@ class Answerer:
             if question.deduplicate and len(found[number].ids):
                 found[number] = found[number].only(self._is_first(found[number].ids))
         told = [found[n].ids[: question.with_metadata] for n, question in enumerate(questions)]
-        lines = iter(self._lines(np.concatenate(told).tolist()))
+        documents = iter(self._rows.documents(np.concatenate(told).tolist()))
         return [
-            _joined(
-                [(next(lines), i, s) for i, s in _pairs(found[n], 0, len(shown))]
-                + [("{}", i, s) for i, s in _pairs(found[n], len(shown), None)]
-            )
-            for n, shown in enumerate(told)
+            as_json(_rows(found[number], [next(documents) for _ in shown]))
+            for number, shown in enumerate(told)
         ]
 
     def metadata(self, ids: Sequence[int]) -> bytes:
         """The JSON answer of ``/metadata``."""
-        lines = zip(ids, self._lines(ids), strict=True)
-        rows = ",".join([f'{{"id":{i},"metadata":{line}}}' for i, line in lines])
-        return f"[{rows}]".encode()
+        rows = zip(ids, self._rows.documents(ids), strict=True)
+        return as_json([{"id": i, "metadata": row} for i, row in rows])
 
     def _vectors(self, questions: Sequence[Wanted]) -> NDArray[np.float32]:
         asked = [question for question in questions if question.embedding is None]
@@ -104,10 +101,6 @@ class Answerer:
         first[np.unique(group, return_index=True)[1]] = True
         return first
 
-    def _lines(self, ids: Sequence[int]) -> list[str]:
-        """A JSON object for the metadata of each row."""
-        return [as_json(row) for row in self._rows.documents(ids)]
-
 
 def _safe(row: Mapping[str, Any]) -> bool:
     if "punsafe" in row:
@@ -115,14 +108,10 @@ def _safe(row: Mapping[str, Any]) -> bool:
     return bool(row["NSFW"] == "UNLIKELY")
 
 
-def _pairs(found: _Found, start: int, stop: int | None) -> Any:
-    return zip(found.ids[start:stop].tolist(), found.scores[start:stop].tolist(), strict=True)
+def _rows(found: _Found, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The answer's rows, the first ones with their metadata.
 
-
-def _joined(rows: Sequence[tuple[str, int, float]]) -> bytes:
-    # A column of the metadata that is called id or similarity loses: the last one counts in JSON.
-    parts = [
-        f'{line[:-1]}{", " if len(line) > 2 else ""}"id": {i}, "similarity": {score!r}}}'
-        for line, i, score in rows
-    ]
-    return f"[{','.join(parts)}]".encode()
+    A column of the metadata that is called id or similarity loses.
+    """
+    pairs: Any = zip_longest(documents, found.ids.tolist(), found.scores.tolist(), fillvalue={})
+    return [{**document, "id": i, "similarity": score} for document, i, score in pairs]

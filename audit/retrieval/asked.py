@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydantic_core
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def parsed(body: bytes) -> dict[str, Any]:
         Refused: there is none.
     """
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        document = pydantic_core.from_json(body)
+    except ValueError as error:
         raise Refused(400, f"the body is no JSON: {error}") from error
     if not isinstance(document, dict):
         raise Refused(400, "the body must be a JSON object")
@@ -179,7 +179,7 @@ def _whole(document: Mapping[str, Any], name: str, otherwise: int | None) -> int
 
 
 def _embedding(value: Any, dimension: int) -> NDArray[np.float32]:
-    if not isinstance(value, list) or not all(type(one) in (float, int) for one in value):
+    if not isinstance(value, list) or not set(map(type, value)) <= {float, int}:
         raise Refused(400, "embedding_input must be a flat list of numbers")
     if len(value) != dimension:
         raise Refused(

@@ -1,9 +1,9 @@
-"""Metadata of single rows as JSON, fast: from memory where it is small enough."""
+"""Metadata of single rows for JSON, fast: from memory where it is small enough."""
 
 from __future__ import annotations
 
-import json
-import math
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydantic_core
 
 from .base import Index
 from .metadata import MetadataFiles
 
 MOST_BYTES = 2 * 2**30
 """Of uncompressed metadata that is held in memory."""
+_PLAIN = (str, int, float, type(None))
 
 
 class Rows:
@@ -32,10 +34,10 @@ class Rows:
     def __init__(self, index: Index, most: int = MOST_BYTES) -> None:
         self._index = index
         self._tables: list[pa.RecordBatch] = []
-        self._starts = np.zeros(0, np.int64)
+        self._starts: list[int] = []
         files = _files(index)
         if files is not None and sum(map(_size, files.files)) <= most:
-            self._starts = files.starts[:-1]
+            self._starts = files.starts[:-1].tolist()
             self._tables = [_in_memory(file) for file in files.files]
 
     def documents(self, ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -45,31 +47,31 @@ class Rows:
         if not self._tables:
             rows: Any = self._index.metadata(ids).to_dict(orient="records")
             return list(rows)
-        wanted = np.asarray(ids, dtype=np.int64)
-        table_of = np.searchsorted(self._starts, wanted, side="right") - 1
-        found: list[dict[str, Any]] = [{}] * len(wanted)
-        for number in np.unique(table_of):
-            here = np.flatnonzero(table_of == number)
-            part = self._tables[number].take(pa.array(wanted[here] - self._starts[number]))
-            for place, row in zip(here.tolist(), part.to_pylist(), strict=True):
-                found[place] = row
+        places = defaultdict(list)
+        for place, row in enumerate(ids):
+            places[bisect_right(self._starts, row) - 1].append(place)
+        found: list[dict[str, Any]] = [{}] * len(ids)
+        for number, here in places.items():
+            rows = pa.array([ids[place] - self._starts[number] for place in here])
+            for place, document in zip(
+                here, self._tables[number].take(rows).to_pylist(), strict=True
+            ):
+                found[place] = document
         return found
 
 
-def as_json(row: dict[str, Any]) -> str:
-    """A row in JSON; what is not a number is null, bytes and times are text.
+def as_json(document: Any) -> bytes:
+    """A document in JSON; what is not a number is null, bytes and times are text.
 
     >>> as_json({"caption": "a cat", "punsafe": float("nan"), "md5": b"ab"})
-    '{"caption": "a cat", "punsafe": null, "md5": "ab"}'
+    b'{"caption":"a cat","punsafe":null,"md5":"ab"}'
     """
-    return json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False)
+    return pydantic_core.to_json(_plain(document), inf_nan_mode="null")
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, _PLAIN):
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, date):

@@ -215,8 +215,11 @@ def uvicorn_server(app: ASGIApp) -> Any:
     """A uvicorn server that logs no request: queries are nobody's business."""
     import uvicorn
 
+    from .wire import Bounded
+
     config = uvicorn.Config(
         app,
+        http=Bounded,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -215,6 +216,37 @@ def test_a_body_that_is_too_large_is_not_read(address: tuple[str, int]):
 
 
 @pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /indices-list HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 64,
+        b"GET /indices-list HTTP/1.1\r\nHost: localhost\r\n" + b"X: x\r\n" * 16,
+        b"POST /elsewhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+    ],
+    ids=["one header", "many headers", "trailers"],
+)
+def test_a_head_that_never_ends_is_not_kept(address: tuple[str, int], head: bytes):
+    sent, more = 0, (b"y" * 2**16 if head.endswith(b"x") else b"X: x\r\n" * 2**13)
+    connection = socket.create_connection(address, timeout=30)
+    with contextlib.closing(connection), contextlib.suppress(ConnectionError):
+        connection.sendall(head)
+        while sent < 50 * 2**20:
+            sent += connection.send(more)
+    assert 2**20 <= sent < 50 * 2**20
+
+
+def test_connections_are_kept_and_large_bodies_do_not_count_as_heads(address: tuple[str, int]):
+    connection = http.client.HTTPConnection(*address, timeout=30)
+    with contextlib.closing(connection):
+        for _ in range(3):
+            body = json.dumps(question()).encode() + b" " * 2**20
+            for given in (body, iter([body[:1000], body[1000:]])):
+                chunked = not isinstance(given, bytes)
+                connection.request("POST", "/knn-service", given, encode_chunked=chunked)
+                response = connection.getresponse()
+                assert response.status == 200 and len(json.load(response)) == 5
+
+
+@pytest.mark.parametrize(
     ("headers", "status"),
     [
         ({"Host": "rebound.example.org"}, 400),
@@ -353,7 +385,7 @@ def test_metadata_of_every_kind_becomes_json():
         "list": np.array([1.5, float("inf")]),
         "inner": {"a": [1, None]},
     }
-    assert json.loads(as_json(row)) == {
+    assert as_json(np.float64("nan")) == b"null" and json.loads(as_json(row)) == {
         "time": "2024-08-30",
         "hash": "\ufffd",
         "score": None,
