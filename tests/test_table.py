@@ -16,9 +16,10 @@ IDS = [f"{number:032x}" for number in range(6)]
 PROMPTS = "abcdef"
 ASKED = [0, 0, 3, 5, 4]
 JOIN = """
-SELECT uses.*, prompt, seed, error, records.image, more, n, coalesce(records.outcome, 'missing') AS outcome,
-    clip.count AS clip_count, clip.embedding AS clip_embedding, clip.word AS clip_word,
-    clip.yes AS clip_yes, other.v AS other_v
+SELECT uses.*, prompt, seed, error, records.image, more, n,
+    coalesce(records.outcome, 'missing') AS outcome, clip.count AS clip_count,
+    clip.embedding AS clip_embedding, clip.word AS clip_word, clip.yes AS clip_yes,
+    other.v AS other_v
 FROM uses_asked AS uses LEFT JOIN requests USING (request) LEFT JOIN records USING (request)
     LEFT JOIN detections_clip AS clip USING (request)
     LEFT JOIN detections_other AS other USING (request)
