@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,19 @@ import pandas as pd
 
 from . import plugins, rounds, suites
 from .backends.base import Backend
-from .detectors.base import Batch, Detector, Item, unavailable
-from .energy import Ledger, Meter, gpu_uuid
+from .detection import detect
+from .detectors.base import Detector
+from .energy import Ledger
 from .errors import AuditError
 from .evidence import Analysis
 from .findings import Finding
-from .generation import COMPACT_AT_END, generate, progress
+from .generation import generate
 from .inputs import Inputs
-from .plan import Placed, Request, Use, limited, place
+from .plan import CHUNK, FIELDS, Placed, Request, Use, Uses, chunks, limited, place, shared
 from .reopened import keep_suite
 from .spec import Spec
 from .store import SCHEMA_VERSION, Run, column_safe
-from .study import Probe, Study, detectors_of
-
-DETECTION_PART = 256
-"""Images per shard of scores."""
+from .study import Probe, Study
 
 SAMPLER = (
     "steps",
@@ -94,9 +93,9 @@ def suite_of_images(spec: Spec) -> suites.Suite:
     return suite_from_folder(folder, spec.backend.get("table", ""))
 
 
-def make_plan(study: Study, probes: Mapping[str, Probe]) -> dict[str, list[Use]]:
+def make_plan(study: Study, probes: Mapping[str, Probe]) -> dict[str, Uses]:
     """Every probe's uses, cut to the spec's limit; of a run in rounds, all up to the budget."""
-    uses = {name: list(probe.uses(rounds.study_of(study, probe))) for name, probe in probes.items()}
+    uses = {name: Uses(probe.uses(rounds.study_of(study, probe))) for name, probe in probes.items()}
     return limited(uses, study.spec.limit) if study.spec.limit else uses
 
 
@@ -119,8 +118,14 @@ def run(
         ledger = Ledger(store, study.spec.energy)
         loaded: dict[str, Detector] = {}
         for uses in rounds.rounds(store, study, probes, everything):
-            plan = _write_plan(store, uses, study.spec.batch_size)
-            generate(store, study.spec, backend, plan, ledger)
+            # The plan is in nobody's hands afterwards: at many images it is large.
+            generate(
+                store,
+                study.spec,
+                backend,
+                _write_plan(store, uses, study.spec.batch_size),
+                ledger,
+            )
             detect(store, study, probes, uses, ledger, loaded)
         analyse(store, study, probes)
     return store
@@ -139,7 +144,8 @@ def check_requests(backend: Backend, uses: Mapping[str, Iterable[Use]]) -> None:
     """
     check = getattr(backend, "check", None)
     if check is not None:
-        kinds = {(r.shape, r.init_image, r.mask, r.depth): r for r in distinct(uses)}
+        asked = (use.request for probe_uses in uses.values() for use in probe_uses)
+        kinds = {(r.shape, r.init_image, r.mask, r.depth): r for r in asked}
         for request in kinds.values():
             check(request)
 
@@ -197,162 +203,36 @@ def _identify(store: Run, study: Study, backend: Backend, command: str) -> None:
     keep_suite(store, study.suite)
 
 
-def _write_plan(store: Run, uses: Mapping[str, list[Use]], batch_size: int) -> list[Placed]:
-    before = [
-        Placed(
-            Request(**{f.name: row[f.name] for f in dataclasses.fields(Request)}),
-            row["batch"],
-            row["slot"],
-        )
-        for row in store.read_table("plan").to_dict("records")
-    ]
-    wanted = [use.request for probe_uses in uses.values() for use in probe_uses]
+def _write_plan(store: Run, uses: Mapping[str, Iterable[Use]], batch_size: int) -> list[Placed]:
+    before = _plan_before(store)
+    asked = (use.request for probe_uses in uses.values() for use in probe_uses)
+    wanted = dict.fromkeys(shared(asked))
     placed = place(wanted, batch_size, before)
     if len(placed) > len(before):
-        rows = [
-            {
-                "request": p.request.id,
-                **dataclasses.asdict(p.request),
-                "batch": p.batch,
-                "slot": p.slot,
-            }
+        rows = (
+            {"request": p.request.id, **p.request.as_dict(), "batch": p.batch, "slot": p.slot}
             for p in placed
-        ]
-        store.write_table("plan", pd.DataFrame(rows))
+        )
+        store.write_table("plan", map(pd.DataFrame, chunks(rows, CHUNK)))
     for probe, probe_uses in uses.items():
-        rows = [
+        rows = (
             {"request": use.request.id, "text": use.text or use.request.prompt, **use.tags}
             for use in probe_uses
-        ]
-        frame = pd.DataFrame(rows, columns=None if rows else ["request", "text"])
-        store.write_table(f"uses/{column_safe(probe)}", frame)
+        )
+        frames = map(pd.DataFrame, chunks(rows, CHUNK))
+        nothing = pd.DataFrame(columns=["request", "text"])
+        store.write_table(f"uses/{column_safe(probe)}", chain([next(frames, nothing)], frames))
     # A batch is made whole, whoever asks for a part of it: its slots are part of its images.
-    requested = set(wanted)
-    batches = {p.batch for p in placed if p.request in requested}
+    batches = {p.batch for p in placed if p.request in wanted}
     return [p for p in placed if p.batch in batches]
 
 
-def detect(
-    store: Run,
-    study: Study,
-    probes: Mapping[str, Probe],
-    uses: Mapping[str, list[Use]],
-    ledger: Ledger | None = None,
-    loaded: dict[str, Detector] | None = None,
-) -> None:
-    """Score every image with the detectors of the probes that use it; only what is missing.
-
-    Args:
-        loaded: detectors by name, kept from round to round.
-    """
-    loaded = {} if loaded is None else loaded
-    records = store.read_table("records")
-    images: dict[str, str] = {}
-    if not records.empty:
-        made = records[records.outcome == "ok"]
-        images = dict(zip(made.request, made.image, strict=True))
-    wanted: dict[str, dict[str, Use]] = {}
-    for probe in probes:
-        for name in detectors_of(probes[probe], study):
-            for use in uses[probe]:
-                if use.request.id in images and name not in use.unseen_by:
-                    wanted.setdefault(name, {}).setdefault(use.request.id, use)
-    detectors: dict[str, Detector] = {}
-    pending: dict[str, dict[str, Use]] = {}
-    status: dict[str, Any] = {}
-    for name in sorted(wanted):
-        factory = plugins.load("detectors", name)
-        reason = unavailable(factory, study)
-        if reason is None:
-            try:
-                detector = loaded[name] = loaded.get(name) or factory(study)
-            except AuditError as error:
-                if name in study.spec.detectors:
-                    raise  # the user asked for exactly this one
-                reason = str(error)
-        if reason is not None:
-            status[name] = {"unavailable": reason}
-            continue
-        described = json.loads(json.dumps(dict(detector.describe())))
-        status[name] = described
-        folder = f"detections/{name}"
-        if store.shards(folder) and store.read_json(f"{folder}/detector.json") != described:
-            store.drop(folder)
-        store.write_json(f"{folder}/detector.json", described)
-        scored = store.read_table(folder, ["request"])
-        done = set() if scored.empty else set(scored.request)
-        detectors[name] = detector
-        pending[name] = {id_: use for id_, use in wanted[name].items() if id_ not in done}
-    store.write_json("detectors.json", status)
-    # All detectors see an image while it is decoded, so they share one CLIP embedding of it.
-    order = list(dict.fromkeys(id_ for uses_left in pending.values() for id_ in uses_left))
-    everything = set().union(*wanted.values()) if wanted else set()
-    if not order:
-        return
-    ledger = ledger or Ledger(store, study.spec.energy)
-    uuid = gpu_uuid(_device(study.spec))
-    meter = Meter([uuid] if uuid else [], study.spec.energy.get("watts"))
-    left = len(everything) - len(order)
-    with progress("detect", len(everything), left) as bar, ledger.step("detect"):
-        for start in range(0, len(order), DETECTION_PART):
-            chunk = order[start : start + DETECTION_PART]
-            _detect_part(store, study.spec.batch_size, chunk, images, detectors, pending, bar)
-            ledger.add("detect", meter.lap(), len(chunk))
-    for name in detectors:
-        store.compact(f"detections/{name}", COMPACT_AT_END)
-
-
-def _device(spec: Spec) -> str:
-    """Where the detectors run."""
-    import torch
-
-    if spec.device != "auto":
-        return spec.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _detect_part(
-    store: Run,
-    batch_size: int,
-    chunk: list[str],
-    images: Mapping[str, str],
-    detectors: Mapping[str, Any],
-    pending: Mapping[str, Mapping[str, Use]],
-    bar: Any,
-) -> None:
-    columns: dict[str, list[pd.DataFrame]] = {name: [] for name in detectors}
-    for start in range(0, len(chunk), batch_size):
-        ids = chunk[start : start + batch_size]
-        opened = {id_: store.load_image(images[id_]) for id_ in ids}
-        # Detectors that want the same images get the same batch, and with it what is shared.
-        batches: dict[tuple[str, ...], Batch] = {}
-        for name, detector in detectors.items():
-            mine = tuple(id_ for id_ in ids if id_ in pending[name])
-            if not mine:
-                continue
-            if mine not in batches:
-                batches[mine] = Batch(
-                    [
-                        Item(
-                            id_,
-                            images[id_],
-                            opened[id_],
-                            pending[name][id_].request.prompt,
-                            pending[name][id_].text or pending[name][id_].request.prompt,
-                            pending[name][id_].request,
-                        )
-                        for id_ in mine
-                    ]
-                )
-            scores = detector.detect(batches[mine])
-            frame = pd.DataFrame(
-                {"request": list(mine), "image": [images[id_] for id_ in mine], **scores}
-            )
-            columns[name].append(frame)
-        bar.update(len(ids))
-    for name, frames in columns.items():
-        if frames:
-            store.add_part(f"detections/{name}", pd.concat(frames, ignore_index=True))
+def _plan_before(store: Run) -> list[Placed]:
+    table = store.read_table("plan")
+    if table.empty:
+        return []
+    requests = shared(starmap(Request, zip(*(table[name] for name in FIELDS), strict=True)))
+    return list(map(Placed, requests, table.batch.tolist(), table.slot.tolist()))
 
 
 def analyse(store: Run, study: Study, probes: Mapping[str, Probe]) -> list[Finding]:
@@ -397,7 +277,7 @@ def summary(store: Run) -> dict[str, Any]:
     for finding in read_findings(store):
         counts = verdicts.setdefault(finding.probe, {})
         counts[finding.verdict] = counts.get(finding.verdict, 0) + 1
-    records = store.read_table("records")
+    records = store.read_table("records", ["outcome"])
     outcomes = {} if records.empty else records["outcome"].value_counts().to_dict()
     detectors = store.read_json("detectors.json")
     return {
@@ -420,8 +300,3 @@ def read_findings(store: Run) -> list[Finding]:
     from .card.documents import findings
 
     return findings(store)
-
-
-def distinct(uses: Mapping[str, Iterable[Use]]) -> list[Request]:
-    """The distinct requests of all probes."""
-    return list(dict.fromkeys(use.request for probe in uses.values() for use in probe))

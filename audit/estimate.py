@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .backends.base import Backend
-from .plan import Placed, Request, Use, place
+from .plan import Placed, Request, Uses, place, shared
 
 BYTES_PER_PIXEL = 2.1
 """Lossless WebP of a photo-like 512² image (545 KiB), thumbnail and scores included."""
 
 
 def estimate(
-    backend: Backend, batch_size: int, rounds: Sequence[Mapping[str, Sequence[Use]]]
+    backend: Backend, batch_size: int, rounds: Sequence[Mapping[str, Uses]]
 ) -> dict[str, Any]:
     """Images, batches, minutes and megabytes of a plan.
 
@@ -35,7 +35,7 @@ def estimate(
     figures = []
     for uses in rounds:
         wanted = (use.request for listed in uses.values() for use in listed)
-        placed = place(wanted, batch_size, placed)
+        placed = place(shared(wanted), batch_size, placed)
         if seconds is not None:
             for request in {p.request.shape: p.request for p in placed}.values():
                 if request.shape not in seconds:
@@ -59,7 +59,7 @@ def _seconds(backend: Backend, request: Request, batch_size: int) -> float:
 
 
 def _figures(
-    uses: Mapping[str, Sequence[Use]],
+    uses: Mapping[str, Uses],
     placed: Sequence[Placed],
     seconds: Mapping[tuple[Any, ...], float] | None,
 ) -> dict[str, Any]:

@@ -88,16 +88,13 @@ def generate(
     """
     records = store.read_table("records", ["request"])
     done = set() if records.empty else set(records.request)
+    left = [placed for placed in plan if placed.request.id not in done]
+    begun = {placed.batch for placed in left}
     batches: dict[int, list[Placed]] = {}
     for placed in sorted(plan, key=lambda placed: (placed.batch, placed.slot)):
-        batches.setdefault(placed.batch, []).append(placed)
+        if placed.batch in begun:
+            batches.setdefault(placed.batch, []).append(placed)
     wanted = len(plan)
-    batches = {
-        number: members
-        for number, members in batches.items()
-        if any(member.request.id not in done for member in members)
-    }
-    left = [m for members in batches.values() for m in members if m.request.id not in done]
     warn_of_space(store, left)
     with progress("generate", wanted, wanted - len(left)) as bar:
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby, zip_longest
-from typing import Any
+import pickle
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field, fields
+from itertools import groupby, islice, zip_longest
+from typing import Any, TypeVar
 
 from .errors import AuditError
 
+CHUNK = 1024
+"""Uses, or rows of a table, that are held as objects at a time."""
 
-@dataclass(frozen=True)
+Each = TypeVar("Each")
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One image to be made. Every field changes the image, so every field is in the id.
 
@@ -55,12 +61,16 @@ class Request:
     @property
     def id(self) -> str:
         """The first 128 bits of the SHA-256 of exactly these fields."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False)
+        text = json.dumps(self.as_dict(), sort_keys=True, ensure_ascii=False)
         if not is_text(text):
             raise AuditError(
                 f"the prompt {self.prompt[:80]!r} holds half a surrogate pair, which is no text"
             )
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {name: getattr(self, name) for name in FIELDS}
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -80,6 +90,19 @@ class Request:
         )
 
 
+FIELDS = tuple(one.name for one in fields(Request))
+
+
+def shared(requests: Iterable[Request]) -> Iterator[Request]:
+    """The same requests, equal values of a field as one object: a plan holds many of them."""
+    known: tuple[dict[Any, Any], ...] = tuple({} for _ in FIELDS)
+    for request in requests:
+        values = request.as_dict().values()
+        yield Request(
+            *(of.setdefault(value, value) for of, value in zip(known, values, strict=True))
+        )
+
+
 def is_text(text: str) -> bool:
     """Whether UTF-8 can hold it; half a surrogate pair, as in JSON's ``\\ud800``, it cannot."""
     try:
@@ -89,7 +112,7 @@ def is_text(text: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Use:
     """What a probe needs a request for.
 
@@ -107,7 +130,38 @@ class Use:
     unseen_by: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+class Uses(Sized, Iterable[Use]):
+    """A probe's uses, in their order and as often as they are gone through.
+
+    A probe is asked once, for that may be costly. What it says is kept packed: most of a use is
+    the same as in the use before, so it takes some tens of bytes.
+    """
+
+    def __init__(self, uses: Iterable[Use]) -> None:
+        self._packed = [
+            (len(chunk), zlib.compress(pickle.dumps(chunk), 1)) for chunk in chunks(uses, CHUNK)
+        ]
+
+    def __iter__(self) -> Iterator[Use]:
+        for _, packed in self._packed:
+            yield from pickle.loads(zlib.decompress(packed))
+
+    def __len__(self) -> int:
+        return sum(number for number, _ in self._packed)
+
+
+def chunks(items: Iterable[Each], size: int) -> Iterator[list[Each]]:
+    """Lists of `size` items, the last one of what is left.
+
+    >>> list(chunks("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """A request with its place: the batch and the slot that it has for good."""
 
@@ -138,7 +192,7 @@ def place(
     return placed
 
 
-def limited(uses: dict[str, list[Use]], limit: int) -> dict[str, list[Use]]:
+def limited(uses: Mapping[str, Iterable[Use]], limit: int) -> dict[str, Uses]:
     """The first uses of every probe in turn, until `limit` distinct requests are reached."""
     kept: dict[str, list[Use]] = {probe: [] for probe in uses}
     requests: set[Request] = set()
@@ -148,4 +202,4 @@ def limited(uses: dict[str, list[Use]], limit: int) -> dict[str, list[Use]]:
                 continue
             requests.add(use.request)
             kept[probe].append(use)
-    return kept
+    return {probe: Uses(listed) for probe, listed in kept.items()}

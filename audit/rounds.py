@@ -13,17 +13,18 @@ from __future__ import annotations
 import dataclasses
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
 from .errors import AuditError
-from .plan import Use
+from .plan import Use, Uses
 from .sequential import BUDGET, looks
 from .store import Run, column_safe
 from .study import Probe, Study
 
-Uses = dict[str, list[Use]]
+Everything = Mapping[str, Uses]
+"""Probe → its uses."""
 
 
 class SequentialProbe(Probe, Protocol):
@@ -77,7 +78,9 @@ def check_declared(study: Study, before: Sequence[int], folder: Path) -> None:
         )
 
 
-def rounds(run: Run, study: Study, probes: Mapping[str, Probe], everything: Uses) -> Iterator[Uses]:
+def rounds(
+    run: Run, study: Study, probes: Mapping[str, Probe], everything: Everything
+) -> Iterator[Everything]:
     """The uses of each round, those of the earlier ones included.
 
     Whoever takes them makes and scores their images before it asks for the next.
@@ -106,7 +109,9 @@ def rounds(run: Run, study: Study, probes: Mapping[str, Probe], everything: Uses
         print(f"t2i-audit: {grown} prompts have no verdict yet: more images", file=sys.stderr)
 
 
-def without_verdicts(study: Study, probes: Mapping[str, Probe], everything: Uses) -> Iterator[Uses]:
+def without_verdicts(
+    study: Study, probes: Mapping[str, Probe], everything: Everything
+) -> Iterator[Everything]:
     """The uses of each round if no prompt ever has a verdict; the first is the least of all."""
     if not study.spec.until_conclusive:
         yield everything
@@ -128,7 +133,7 @@ class _Progress:
         look: prompt → the number of the look that is planned.
     """
 
-    def __init__(self, uses: list[Use], at: list[int]) -> None:
+    def __init__(self, uses: Iterable[Use], at: list[int]) -> None:
         self.at = at
         self.there: dict[str, int] = {}
         for use in uses:
@@ -169,20 +174,20 @@ class _Progress:
         }
 
 
-def _begun(run: Run, name: str, uses: list[Use], at: list[int]) -> _Progress:
+def _begun(run: Run, name: str, uses: Iterable[Use], at: list[int]) -> _Progress:
     """Where the rounds stood when the run stopped: the looks that its table of uses reaches."""
     state = _Progress(uses, at)
-    table = run.read_table(f"uses/{column_safe(name)}")
+    table = run.read_table(f"uses/{column_safe(name)}", ["request"])
     known = set() if table.empty else set(table.request)
-    for use in uses if known else []:
+    for use in uses if known else ():
         if use.request.id in known:
             look = min(bisect_left(at, use.tags.get("index", -1) + 1), len(at) - 1)
             state.look[use.request.prompt] = max(look, state.look[use.request.prompt])
     return state
 
 
-def _so_far(everything: Uses, progress: Mapping[str, _Progress]) -> Uses:
+def _so_far(everything: Everything, progress: Mapping[str, _Progress]) -> Everything:
     return {
-        name: [use for use in uses if name not in progress or progress[name].planned(use)]
+        name: Uses(filter(progress[name].planned, uses)) if name in progress else uses
         for name, uses in everything.items()
     }

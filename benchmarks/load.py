@@ -130,6 +130,7 @@ def audited(images: int, folder: Path) -> dict[str, float]:
         ledger = Ledger(store, {})
         lap("plan")
         generate(store, spec, backend, plan, ledger)
+        del plan  # as the engine lets it go
         lap("generate")
         engine.detect(store, study, probes, uses, ledger)
         lap("detect")

@@ -56,7 +56,7 @@ def build(
             own = np.random.default_rng([seed, *map(ord, subject + path.name)]).random()
             seen[request.id] = (common[0] if common[1] < steady else own) < female
             rows.append(
-                {"request": request.id, **vars(request), "batch": 0, "slot": index,
+                {"request": request.id, **request.as_dict(), "batch": 0, "slot": index,
                  "subject": subject, "template": "main", "arm": "base", "text": request.prompt}
             )  # fmt: skip
     frame = pd.DataFrame(rows)

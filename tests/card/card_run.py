@@ -123,7 +123,7 @@ def _plan(images: int) -> pd.DataFrame:
                     "probe": probe,
                     "tag": tag,
                     "request": request.id,
-                    **vars(request),
+                    **request.as_dict(),
                     "batch": number // 16,
                     "slot": number % 16,
                 }
