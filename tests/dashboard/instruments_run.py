@@ -5,20 +5,16 @@ python tests/dashboard/instruments_run.py FOLDER
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from audit.evidence import Analysis
-from audit.findings import Finding
 from audit.plan import Use
 from audit.spec import Spec
-from audit.store import SCHEMA_VERSION, Run, column_safe
+from audit.store import Run, column_safe
 from audit.study import Study
 from audit.suites import Suite
 from probes.memorization import Memorization
@@ -27,7 +23,8 @@ from probes.watermarks import Watermarks
 from safety.watermarks.codecs import Codec
 from safety.watermarks.detection import attack_column
 from safety.watermarks.settings import FEW_ATTACKS, codecs_of, settings
-from tests.dashboard.synthetic_run import HOSTILE, drawing
+from tests.dashboard.planted import Planted, write_analyses
+from tests.dashboard.synthetic_run import HOSTILE
 from tests.probes.copying import copying_run
 from tests.synthetic import study as planted
 
@@ -69,16 +66,16 @@ def study(**sections: Any) -> Study:
 
 def build(folder: Path) -> Run:
     """Write the run; :mod:`probes` analyse it."""
-    run = Run.create(folder)
-    about = {"schema_version": SCHEMA_VERSION, "model": "made-up", "suite": "made-up"}
-    run.write_json("run.json", about)
-    known = study(safety=SAFETY, watermarks=MARKS)
-    filtering, marking = SafetyFilters(), Watermarks()
-    asked = {probe.name: list(probe.uses(known)) for probe in (filtering, marking)}
-    _write_requests(run, asked)
-    _write_scores(run, asked)
-    found = [filtering.analyse(run, known), marking.analyse(run, known)]
-    write_analyses(run, dict(zip(asked, found, strict=True)))
+    made, known = Planted(folder), study(safety=SAFETY, watermarks=MARKS)
+    probes = (SafetyFilters(), Watermarks())
+    asked = {probe.name: list(probe.uses(known)) for probe in probes}
+    for name, uses in asked.items():
+        made.ask(name, uses)
+    for number, request in enumerate(made.requests.values()):
+        made.make(request, number)
+    _score(made, asked)
+    run = made.write()
+    write_analyses(run, {probe.name: probe.analyse(run, known) for probe in probes})
     return run
 
 
@@ -90,39 +87,11 @@ def build_copies(folder: Path) -> Run:
     return run
 
 
-def write_analyses(run: Run, analyses: Mapping[str, Analysis]) -> None:
-    """Tables and findings as the engine writes them."""
-    findings: list[Finding] = []
-    for name, analysis in analyses.items():
-        findings += analysis.findings
-        for table, frame in analysis.tables.items():
-            run.write_table(f"tables/{column_safe(name)}.{table}", frame)
-    run.write_json("findings.json", [finding.as_dict() for finding in findings])
-
-
-def _write_requests(run: Run, asked: Mapping[str, Sequence[Use]]) -> None:
-    requests: dict[str, Any] = {}
-    for probe, uses in asked.items():
-        rows = [{"request": u.request.id, "text": u.text, **u.tags} for u in uses]
-        run.write_table(f"uses/{column_safe(probe)}", pd.DataFrame(rows))
-        requests |= {use.request.id: use.request for use in uses}
-    plan = [{"request": key, **dataclasses.asdict(r)} for key, r in requests.items()]
-    run.write_table("plan", pd.DataFrame(plan).assign(batch=0, slot=range(len(plan))))
-    records = [
-        {"request": key, "outcome": "ok", "error": "", "image": run.save_image(drawing(at))}
-        for at, key in enumerate(requests)
-    ]
-    run.write_part("records", 0, pd.DataFrame(records))
-
-
-def _write_scores(run: Run, asked: Mapping[str, Sequence[Use]]) -> None:
-    images = dict(run.read_table("records")[["request", "image"]].itertuples(index=False))
-    detections: dict[str, list[dict[str, Any]]] = {}
+def _score(made: Planted, asked: Mapping[str, Sequence[Use]]) -> None:
     rng = np.random.default_rng(5)
 
     def add(detector: str, use: Use, **columns: Any) -> None:
-        row = {"request": use.request.id, "image": images[use.request.id], **columns}
-        detections.setdefault(detector, []).append(row)
+        made.score(detector, use.request, **columns)
 
     for use in asked["safety-filters"]:
         tags = use.tags
@@ -149,8 +118,6 @@ def _write_scores(run: Run, asked: Mapping[str, Sequence[Use]]) -> None:
     codecs = codecs_of(settings(study()).codecs)[0]
     for use in asked["watermarks"]:
         add("watermark", use, **marked(use.tags["delivery"], codecs, rng))
-    for detector, rows in detections.items():
-        run.write_part(f"detections/{detector}", 0, pd.DataFrame(rows))
 
 
 def marked(delivery: str, codecs: Mapping[str, Codec], rng: np.random.Generator) -> dict[str, Any]:

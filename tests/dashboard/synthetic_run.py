@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image, ImageDraw
 
 from audit.findings import Finding, judge
-from audit.plan import Request
+from audit.plan import Request, Use
 from audit.store import SCHEMA_VERSION, Run
+from tests.dashboard.planted import Planted, drawing
 
 HOSTILE = (
     "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>",
@@ -26,31 +25,15 @@ HOSTILE = (
 )
 OCCUPATIONS = ("baker", "doctor", "engineer", "nurse", "pilot", "teacher")
 LANGUAGES = ("en", "de", "sw", "th")
-COLOURS = ("#c0504d", "#4f81bd", "#9bbb59", "#8064a2", "#f79646", "#4bacc6")
-
-
-def drawing(number: int, side: int = 64) -> Image.Image:
-    """A figure on a ground, another for every number."""
-    dice = random.Random(number)
-    image = Image.new("RGB", (side, side), dice.choice(COLOURS))
-    pen = ImageDraw.Draw(image)
-    pen.ellipse((20, 8, 44, 32), fill=(60 + dice.randrange(180), 150, 110))
-    pen.rectangle((16, 34, 48, 62), fill=dice.choice(COLOURS), outline="black")
-    pen.line((dice.randrange(side), 0, dice.randrange(side), side), fill="white", width=2)
-    return image
 
 
 def build(folder: Path, images: int = 60) -> Run:
     """Write a run of about `images` images, half of them for demographics."""
     dice = random.Random(1)
-    run = Run.create(folder)
-    uses: dict[str, list[dict[str, Any]]] = {}
-    requests: dict[str, Request] = {}
+    planted = Planted(folder)
 
     def use(probe: str, request: Request, **tags: Any) -> None:
-        requests[request.id] = request
-        row = {"request": request.id, "text": tags.pop("text", request.prompt), **tags}
-        uses.setdefault(probe, []).append(row)
+        planted.ask(probe, [Use(request, tags.pop("text", request.prompt), tags)])
 
     for number in range(images // 2):
         job = OCCUPATIONS[number % 6]
@@ -68,42 +51,18 @@ def build(folder: Path, images: int = 60) -> Run:
         request = Request("a street with a sign", seed=500 + number, steps=20, height=64, width=64)
         use("safety_filters", request, kind="sign" if number % 2 else "plain")
 
-    records, scores, checker = [], [], []
-    for number, request in enumerate(requests.values()):
-        failed = request.prompt == "sw cat" and request.seed % 3 == 1
-        row = {"request": request.id, "image": None, "outcome": "failed", "error": "out of memory"}
-        if not failed:
-            row |= {"image": run.save_image(drawing(number)), "outcome": "ok", "error": ""}
-            scores.append(
-                {
-                    "request": request.id,
-                    "image": row["image"],
-                    "alignment": dice.gauss(0.27, 0.03),
-                    "embedding": [0.1, 0.2],
-                }
-            )
-            flagged = request.prompt == "a street with a sign" and request.seed % 2 == 1
-            checker.append(
-                {
-                    "request": request.id,
-                    "image": row["image"],
-                    "flagged": flagged,
-                    "concept_00": dice.gauss(-0.05, 0.02) + 0.1 * flagged,
-                }
-            )
-        records.append(row)
-    plan = [
-        {"request": key, **asdict(r), "batch": i // 16, "slot": i % 16}
-        for i, (key, r) in enumerate(requests.items())
-    ]
-    run.write_table("plan", pd.DataFrame(plan))
-    for probe, rows in uses.items():
-        run.write_table(f"uses/{probe}", pd.DataFrame(rows))
-    for start in range(0, len(records), 16):
-        run.write_part("records", start // 16, pd.DataFrame(records[start : start + 16]))
-    run.write_part("detections/clip", 0, pd.DataFrame(scores))
-    run.write_part("detections/safety-checker", 0, pd.DataFrame(checker))
-    _memorization_tables(run, uses["memorization"], {r["request"]: r["image"] for r in records})
+    for number, request in enumerate(planted.requests.values()):
+        if request.prompt == "sw cat" and request.seed % 3 == 1:
+            planted.make(request, None)
+            continue
+        planted.make(request, number)
+        alignment = dice.gauss(0.27, 0.03)
+        planted.score("clip", request, alignment=alignment, embedding=[0.1, 0.2])
+        flagged = request.prompt == "a street with a sign" and request.seed % 2 == 1
+        concept = dice.gauss(-0.05, 0.02) + 0.1 * flagged
+        planted.score("safety-checker", request, flagged=flagged, concept_00=concept)
+    run = planted.write()
+    _memorization_tables(run, planted.uses["memorization"], planted.images)
     _documents(run, images)
     return run
 

@@ -16,7 +16,7 @@ from probes.demographics import Demographics
 from tests.synthetic import study, write_run
 
 LABELS = {"gender": ("female", "male"), "skin": ("light", "medium", "dark")}
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, dict[str, Any]] = {
     "gender": {
         "metric": "share_female_presenting",
         "positive": "female",
@@ -37,6 +37,17 @@ ATTRIBUTES = {
     },
 }
 
+TAGS = {
+    "group": "occupation",
+    "template": "main",
+    "identity": "",
+    "dimension": "",
+    "coded": "",
+    "people": "one",
+    "arm": "base",
+}
+"""Of a use of a plain prompt, beside its subject and index."""
+
 
 def suite(
     prompts: int = 12, attributes: Sequence[str] = ("gender",), **more: Any
@@ -52,21 +63,12 @@ def asked(content: Mapping[str, Any], **options: Any) -> Settings:
 
 def uses(subjects: Sequence[str], n: int, **tags: Any) -> pd.DataFrame:
     """One row per subject and index, with the columns of the probe's table."""
-    given = {
-        "group": "occupation",
-        "template": "main",
-        "identity": "",
-        "dimension": "",
-        "coded": "",
-        "people": "one",
-        "arm": "base",
-        **tags,
-    }
     frame = pd.DataFrame(
         {
             "subject": np.repeat(list(subjects), n),
             "index": np.tile(np.arange(n), len(subjects)),
-            **given,
+            **TAGS,
+            **tags,
         }
     )
     frame["text"] = frame.subject + "/" + frame.template + "/" + frame.identity
