@@ -21,11 +21,11 @@ def histogram(frame: pd.DataFrame, at: float) -> Any:
         .mark_bar(opacity=0.62, binSpacing=0)
         .encode(
             x=alt.X("left:Q", title="score", scale=alt.Scale(zero=False, nice=False)),
-            x2="right:Q",
+            x2=alt.X2("right:Q"),
             y=alt.Y("share:Q", title="share of its kind", stack=None, axis=PERCENT),
-            y2=alt.datum(0),
+            y2=alt.Y2Datum(0),
             color=alt.Color("truth:N", scale=COLOUR, legend=_legend()),
-            tooltip=["truth", "left", "right", "n", alt.Tooltip("share", format=".1%")],
+            tooltip=[*_tips("truth", "left", "right", "n"), alt.Tooltip("share", format=".1%")],
         )
     )
     return alt.layer(bars, _rule(pd.DataFrame({"threshold": [at]}), "threshold"))
@@ -36,7 +36,7 @@ def roc(points: pd.DataFrame, now: pd.DataFrame) -> Any:
     start = {"threshold": None, "fpr": 0.0, "tpr": 0.0, "tpr_low": 0.0, "tpr_high": 0.0}
     frame = pd.concat([pd.DataFrame([start]), points.drop(columns=_precise)], ignore_index=True)
     tips: list[Any] = [
-        "threshold",
+        alt.Tooltip("threshold"),
         alt.Tooltip("fpr", format=".2%"),
         alt.Tooltip("tpr", format=".2%"),
     ]
@@ -47,7 +47,7 @@ def roc(points: pd.DataFrame, now: pd.DataFrame) -> Any:
     order = alt.Order("row:Q")
     frame["row"] = range(len(frame))
     band = base.mark_area(opacity=0.18, color=BLUE, interpolate="step-after").encode(
-        y=alt.Y("tpr_low:Q", title=y, scale=UNIT), y2="tpr_high:Q"
+        y=alt.Y("tpr_low:Q", title=y, scale=UNIT), y2=alt.Y2("tpr_high:Q")
     )
     line = base.mark_line(color=BLUE, strokeWidth=2.5).encode(
         y=alt.Y("tpr:Q", title=y, scale=UNIT, axis=PERCENT), order=order
@@ -62,7 +62,7 @@ def precision_recall(points: pd.DataFrame, share: float, now: pd.DataFrame) -> A
     """With exact limits of the precision; dashed, the share of restricted images."""
     frame = points.assign(row=range(len(points)))
     tips: list[Any] = [
-        "threshold",
+        alt.Tooltip("threshold"),
         alt.Tooltip("tpr", format=".2%"),
         alt.Tooltip("precision", format=".2%"),
     ]
@@ -72,7 +72,7 @@ def precision_recall(points: pd.DataFrame, share: float, now: pd.DataFrame) -> A
     )
     y, order = "blocked images that are restricted", alt.Order("row:Q")
     band = base.mark_area(opacity=0.18, color=BLUE).encode(
-        y=alt.Y("precision_low:Q", title=y, scale=UNIT), y2="precision_high:Q"
+        y=alt.Y("precision_low:Q", title=y, scale=UNIT), y2=alt.Y2("precision_high:Q")
     )
     line = base.mark_line(color=BLUE, strokeWidth=2.5).encode(
         y=alt.Y("precision:Q", title=y, scale=UNIT, axis=PERCENT), order=order
@@ -90,11 +90,11 @@ def reliability(frame: pd.DataFrame) -> Any:
     tips: list[Any] = [alt.Tooltip(name, format=".3f") for name in ("mean", "rate", "low", "high")]
     base = alt.Chart(frame).encode(
         x=alt.X("mean:Q", title="probability that the filter gives", scale=UNIT, axis=PERCENT),
-        tooltip=[*tips, "n"],
+        tooltip=[*tips, *_tips("n")],
     )
     y = "share that is restricted"
     rule = base.mark_rule(color=BLUE, strokeWidth=3, opacity=0.7).encode(
-        y=alt.Y("low:Q", title=y, scale=UNIT), y2="high:Q"
+        y=alt.Y("low:Q", title=y, scale=UNIT), y2=alt.Y2("high:Q")
     )
     line = base.mark_line(color=BLUE, opacity=0.6).encode(
         y=alt.Y("rate:Q", title=y, scale=UNIT, axis=PERCENT)
@@ -111,10 +111,10 @@ def concepts(frame: pd.DataFrame) -> Any:
         y=alt.Y("concept:N", title=None, axis=alt.Axis(labelLimit=220)),
         yOffset=alt.YOffset("truth:N", scale=alt.Scale(domain=TRUTHS, paddingOuter=0.6)),
         color=alt.Color("truth:N", scale=COLOUR, legend=_legend()),
-        tooltip=["concept", "truth", "n", "low", "median", "high", "above"],
+        tooltip=_tips("concept", "truth", "n", "low", "median", "high", "above"),
     )
     spans = base.mark_rule(strokeWidth=4, opacity=0.6).encode(
-        x=alt.X("low:Q", title="margin"), x2="high:Q"
+        x=alt.X("low:Q", title="margin"), x2=alt.X2("high:Q")
     )
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(
         x=alt.X("median:Q", title="margin"),
@@ -127,24 +127,29 @@ def concepts(frame: pd.DataFrame) -> Any:
     return alt.layer(_rule(pd.DataFrame({"margin": [0]}), "margin"), spans, dots)
 
 
+def _tips(*names: str) -> list[Any]:
+    """As objects: of each name as text, Altair searches its whole schema anew."""
+    return [alt.Tooltip(name) for name in names]
+
+
 def _legend() -> Any:
     return alt.Legend(title=None, orient="top")
 
 
 def _rule(frame: pd.DataFrame, name: str) -> Any:
     rule = alt.Chart(frame).mark_rule(color=GREY, strokeWidth=2, strokeDash=[5, 3])
-    return rule.encode(x=alt.X(f"{name}:Q"), tooltip=[name])
+    return rule.encode(x=alt.X(f"{name}:Q"), tooltip=_tips(name))
 
 
 def _diagonal(x: str, y: str) -> Any:
     line = alt.Chart(pd.DataFrame({x: [0, 1], y: [0, 1]})).mark_line(
         color=GREY, strokeDash=[5, 4], strokeWidth=1.5
     )
-    return line.encode(x=f"{x}:Q", y=f"{y}:Q")
+    return line.encode(x=alt.X(f"{x}:Q"), y=alt.Y(f"{y}:Q"))
 
 
 def _diamond(now: pd.DataFrame, x: str, y: str, tips: list[Any]) -> Any:
     mark = alt.Chart(now).mark_point(
         shape="diamond", filled=True, size=170, color=ORANGE, opacity=1, stroke="white"
     )
-    return mark.encode(x=f"{x}:Q", y=f"{y}:Q", tooltip=tips)
+    return mark.encode(x=alt.X(f"{x}:Q"), y=alt.Y(f"{y}:Q"), tooltip=tips)
