@@ -23,7 +23,7 @@ from audit.findings import Finding
 from audit.phantom import truth
 from audit.study import Study
 
-from . import detectors
+from . import amplification, detectors, identities
 from .people import (
     IMAGES,
     LABELLED,
@@ -56,7 +56,7 @@ class DemographicsTrials:
     """See :class:`audit.calibration.pool.Trials`."""
 
     models = ("phantom", "null")
-    images_of: tuple[str, ...] = ()
+    images_of: tuple[str, ...] = ("languages",)
     detectors = ("clip", "reader")
 
     def asked(self, study: Study, size: Size) -> tuple[Mapping[str, Any], int | None]:
@@ -78,6 +78,8 @@ class DemographicsTrials:
         if "null" in pools:
             yield from balanced(pools["null"], size, rng)
         yield like_many_others(world)
+        yield from amplification.slopes(world, size, np.random.default_rng(10))
+        yield from identities.gaps(pool, size, np.random.default_rng(11))
         yield from detectors.of_people(pool.study, size)
         yield from detectors.unread(PROBE)
 
@@ -238,7 +240,11 @@ def like_many_others(world: World) -> Check:
 
 
 def _designs(world: World, attributes: Sequence[str]) -> tuple[Design, Design]:
-    options = {"prompts": prompts(world.pool.study), "attributes": list(attributes)}
+    options = {
+        "prompts": prompts(world.pool.study),
+        "attributes": list(attributes),
+        "until": list(attributes),
+    }
     return (
         Design(world.pool, PROBE, {**options, "images": {"base": IMAGES}}),
         Design(
