@@ -1,5 +1,7 @@
 """Alignment that another scheduler keeps, and that it loses.
 
+And a mix of guidance scales (:mod:`probes.trials.distances`).
+
 The images are those of the languages' trials: what a scheduler would lose is filled from the
 starved language, whose images are held against the same English text.
 """
@@ -16,6 +18,7 @@ from audit.calibration.pool import Pool, Size
 from audit.calibration.tally import Answer, Effect, Outcome, found
 from audit.study import Study
 
+from . import distances
 from .languages import LOST, Cells
 
 PROBE = "quality"
@@ -27,34 +30,40 @@ class QualityTrials:
     """See :class:`audit.calibration.pool.Trials`."""
 
     models = ("phantom",)
-    images_of: tuple[str, ...] = ("languages",)
+    images_of: tuple[str, ...] = ("demographics", "languages")
     detectors = ("clip",)
 
     def asked(self, study: Study, size: Size) -> tuple[Mapping[str, Any], int | None]:
-        """Nothing of its own."""
-        return {"prompts": []}, None
+        """The suite's prompts at a stronger guidance."""
+        return distances.asked(distances.STRONG, max(2, size.seeds // 2)), None
 
     def outcomes(self, pools: Mapping[str, Pool], size: Size) -> Iterator[Answer]:
-        """The mean, and the difference to another scheduler, prompts and seeds drawn."""
-        cells = Cells(pools["phantom"])
-        prompts = list(cells.pool.study.suite.section(PROBE)["prompts"])[: cells.contents]
-        options = {"prompts": prompts, "images": IMAGES, "schedulers": [OTHER], "reference": {}}
-        options["guidance"] = [cells.pool.study.sampler["guidance"]]
-        design = Design(cells.pool, PROBE, options)
-        mean = float(cells.alignment["en"].mean())
-        gap = float(cells.alignment[LOST].mean()) - mean
-        rng = np.random.default_rng(3)
-        for number in range(size.sub_audits):
-            for language, planted in (("en", 0.0), (LOST, gap)):
-                findings = design.findings(_donors(design, cells, prompts, language, rng))
-                said = "another scheduler that loses" if planted else "another scheduler at parity"
-                effect = Effect(
-                    PROBE, said, "scheduler_alignment_gap", said, "planted" if planted else "null"
-                )
-                one = found(findings, "scheduler_alignment_gap", scheduler=OTHER)
-                yield Outcome.of(effect, number, planted, one)
-            effect = Effect(PROBE, "prompts and seeds drawn", "alignment", "mean over prompts")
-            yield Outcome.of(effect, number, mean, found(findings, "alignment"))
+        """Alignment, then the distance to pictures."""
+        pool = pools["phantom"]
+        yield from alignments(pool, size, np.random.default_rng(3))
+        yield from distances.cmmd(pool, size, np.random.default_rng(12))
+
+
+def alignments(pool: Pool, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
+    """The mean, and the difference to another scheduler, prompts and seeds drawn."""
+    cells = Cells(pool)
+    prompts = list(pool.study.suite.section(PROBE)["prompts"])[: cells.contents]
+    options = {"prompts": prompts, "images": IMAGES, "schedulers": [OTHER], "reference": {}}
+    options["guidance"] = [cells.pool.study.sampler["guidance"]]
+    design = Design(cells.pool, PROBE, options)
+    mean = float(cells.alignment["en"].mean())
+    gap = float(cells.alignment[LOST].mean()) - mean
+    for number in range(size.sub_audits):
+        for language, planted in (("en", 0.0), (LOST, gap)):
+            findings = design.findings(_donors(design, cells, prompts, language, rng))
+            said = "another scheduler that loses" if planted else "another scheduler at parity"
+            effect = Effect(
+                PROBE, said, "scheduler_alignment_gap", said, "planted" if planted else "null"
+            )
+            one = found(findings, "scheduler_alignment_gap", scheduler=OTHER)
+            yield Outcome.of(effect, number, planted, one)
+        effect = Effect(PROBE, "prompts and seeds drawn", "alignment", "mean over prompts")
+        yield Outcome.of(effect, number, mean, found(findings, "alignment"))
 
 
 def _donors(
