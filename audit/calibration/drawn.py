@@ -178,7 +178,8 @@ class Design:
         records = _answered(self.pool.records, made)
         if not pictures:
             at = records.column_names.index("image")
-            records = records.set_column(at, "image", pa.nulls(len(records), pa.string()))
+            # No image has this name, so none is opened.
+            records = records.set_column(at, "image", pa.array([""] * len(records)))
         failed = [
             {"request": id_, "image": None, "outcome": outcome}
             for id_, outcome in zip(self._ids, outcomes, strict=True)

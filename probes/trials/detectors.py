@@ -278,7 +278,7 @@ def of_noise(study: Study, size: Size) -> Iterator[Read]:
     """Marks of the initial noise, on the phantom's images of equal seeds with and without."""
     from audit.backends import open_backend
 
-    each = max(2, size.seeds // 2)
+    each = max(1, size.seeds // 3)
     prompts = [v.prompt(v.OCCUPATIONS[n % len(v.OCCUPATIONS)]) for n in range(each)]
     asked = [
         study.request(prompt, number, watermark=mark)
