@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from audit.backends.base import Result
 from audit.backends.pictures import deliver
@@ -24,6 +24,7 @@ from audit.phantom.drawing import Look, draw
 from audit.plan import Request
 
 MEMORIZED_FROM = 100
+STRONG = 5.0
 SHARES = truth("phantom")["samples"]["demographics"]["3"]
 
 
@@ -38,7 +39,13 @@ class Drawing:
         return {"backend": "drawing", "weights": {}}
 
     def generate(self, requests: Sequence[Request], batch_size: int) -> list[Result]:
-        return [Result(deliver(picture(one.prompt, one.seed), one)) for one in requests]
+        return [Result(deliver(_guided(one), one)) for one in requests]
+
+
+def _guided(request: Request) -> Image.Image:
+    """The picture; harder contrast where guidance is stronger, as models draw them."""
+    drawn = picture(request.prompt, request.seed)
+    return ImageEnhance.Contrast(drawn).enhance(2.5) if request.guidance > STRONG else drawn
 
 
 def picture(prompt: str, seed: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Calibrate finds what is planted, and notices ten defects of the audit, one at a time.
+"""Calibrate finds what is planted, and notices defects of the audit, one at a time.
 
 The pool is drawn and not generated (:mod:`tests.calibration.drawing`), made once for all tests; the
 trials, the probes' analyses and the requirements are those of the command.
@@ -17,23 +17,31 @@ from scipy.stats import binom
 
 import audit.detector_error
 import audit.perception
+import audit.statistics.distances
 import probes.bias.reading
 import probes.demographics
 import probes.memorization
 import probes.trials.demographics as demographics
+import probes.trials.detectors as detectors
 import probes.trials.memorization as memorization
+import probes.trials.watermarks as watermarks
+import safety.filters.denylist
 import safety.filters.safety_checker
 import safety.watermarks.codecs
+from audit import plugins
 from audit.calibration.calibrate import trials
 from audit.calibration.page import page
 from audit.calibration.pool import Pool, Size, make
 from audit.calibration.result import document
 from audit.calibration.shipped import sentence
-from audit.calibration.tally import Answer, Check, Effect, Outcome, Tally
+from audit.calibration.tally import NOT_ASKED, Answer, Check, Effect, Outcome, Tally
 from audit.study import Study
 from probes import _language_gaps
+from probes.bias import insertions, totals
 from probes.bias.correction import Sources
 from probes.limits import findings
+from probes.trials import amplification, distances, identities, people, quality
+from safety.watermarks.readings import Reading
 from tests.calibration.drawing import Drawing
 
 SIZE = Size("test", images=16, seeds=4, sub_audits=4)
@@ -51,18 +59,42 @@ def trial(name: str, sub_audits: int = SIZE.sub_audits) -> Run:
     return lambda pool: trials([name])[name].outcomes({"phantom": pool}, size)
 
 
-def of_demographics(name: str) -> Run:
+def part(module: Any, name: str, sub_audits: int = SIZE.sub_audits) -> Run:
+    """One of the trials of a module, of its world or of the pool."""
+    size = dataclasses.replace(SIZE, sub_audits=sub_audits)
+
     def run(pool: Pool) -> Iterator[Answer]:
-        found = getattr(demographics, name)
-        return found(demographics.World(pool), SIZE, np.random.default_rng(1))
+        of = module.World(pool) if hasattr(module, "World") else pool
+        return getattr(module, name)(of, size, np.random.default_rng(1))
 
     return run
 
 
+def known(pool: Pool) -> Iterator[Answer]:
+    """What detectors say of pictures whose content is known, of the probes that are cut short."""
+    yield from detectors.of_people(pool.study, SIZE)
+    yield from detectors.of_copies()
+    world = watermarks.World(pool)
+    yield from world.read()
+    yield from detectors.of_marks(*world.clean())
+    yield from detectors.of_noise(pool.study, SIZE)
+    for probe in ("demographics", "memorization"):
+        yield from detectors.unread(probe)
+
+
 TRIALS: dict[str, Run] = {
-    "simulated detector": of_demographics("simulated"),
-    "lost images": of_demographics("lost"),
+    "skewed": lambda pool: demographics.audits(
+        demographics.World(pool),
+        "skewed",
+        dataclasses.replace(SIZE, sub_audits=2),
+        np.random.default_rng(1),
+    ),
+    "simulated detector": part(demographics, "simulated"),
+    "lost images": part(demographics, "lost"),
+    "amplification": part(amplification, "slopes", 2),
+    "identities": part(identities, "gaps", 2),
     "detectors": lambda pool: demographics.World(pool).read(),
+    "known pictures": lambda pool: known(pool),
     "pool": lambda pool: iter([demographics.like_many_others(demographics.World(pool))]),
     "languages": trial("languages"),
     "limitations": trial("limitations"),
@@ -72,16 +104,18 @@ TRIALS: dict[str, Run] = {
     "approximate index": lambda pool: iter(
         [memorization.approximate(memorization.World(pool), np.random.default_rng(8))]
     ),
-    "quality": trial("quality", 24),
+    "quality": part(quality, "alignments", 24),
+    "distances": part(distances, "cmmd", 2),
     "safety-filters": trial("safety-filters", 2),
-    "watermarks": trial("watermarks"),
+    "watermarks": part(watermarks, "delivered"),
+    "attacks": part(watermarks, "attacked", 1),
 }
 
 
 def result(pool: Pool, *names: str) -> dict[str, Any]:
     tally = Tally()
     for name in names:
-        tally.add(TRIALS[name](pool))
+        tally.add(PARTS[name](pool))
     return document(tally, {"phantom": pool}, SIZE)
 
 
@@ -104,6 +138,18 @@ def test_the_page_and_the_card_s_sentence_say_what_was_found(undisturbed: dict[s
     assert "<script" not in written and "every requirement holds" in written
     for row in undisturbed["effects"]:
         assert f"{row['covered']} of {row['intervals']}" in written
+
+
+def test_every_detector_is_read_or_it_is_said_why_not(undisturbed: dict[str, Any]):
+    read = {row["detector"] for row in undisturbed["detectors"]}
+    why = {row["detector"]: row["why"] for row in undisturbed["without_answer"]}
+    assert set(plugins.names("detectors")) <= read | set(why)
+    assert set(why) <= set(plugins.names("detectors"))
+    assert NOT_ASKED not in why.values()
+    assert "no exact answer on drawings" in why["opennsfw"]
+    errors = {(row["detector"], row["of"]): row["error"] for row in undisturbed["detectors"]}
+    assert all(errors["reader", of] == 0 for of in ("gender", "skin", "glasses", "occupation"))
+    assert errors["faces", "one face"] > 0, "it knows no drawings, and is not held to them"
 
 
 def rows(
@@ -141,7 +187,7 @@ def test_a_check_that_fails_is_named():
     assert document(tally, {}, SIZE)["failures"] == ["p: not so: what is known (1 of 2)"]
 
 
-# ---- ten defects ------------------------------------------------------------------------------
+# ---- defects ----------------------------------------------------------------------------------
 
 
 def swapped_class_order(patch: pytest.MonkeyPatch) -> None:
@@ -154,7 +200,7 @@ def swapped_class_order(patch: pytest.MonkeyPatch) -> None:
         turn = dict(zip(labels, reversed(list(labels)), strict=True))
         return found.replace(turn) if instrument == "clip" else found
 
-    for module in (probes.bias.reading, audit.detector_error, demographics):
+    for module in (probes.bias.reading, audit.detector_error, people):
         patch.setattr(module, "perceived", swapped)
 
 
@@ -223,6 +269,38 @@ def a_copy_by_likeness_of_embeddings_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(probes.memorization, "judged", judged)
 
 
+def letters_that_look_alike_left_as_they_are(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(safety.filters.denylist, "fold", str)
+
+
+def the_reference_of_the_other_label(patch: pytest.MonkeyPatch) -> None:
+    real = totals.amplification_slope
+    patch.setattr(totals, "amplification_slope", lambda k, n, r: real(k, n, 1 - r))
+
+
+def identity_and_base_swapped(patch: pytest.MonkeyPatch) -> None:
+    real = insertions.two_way_mean
+    patch.setattr(insertions, "two_way_mean", lambda gaps, *a: real(-gaps, *a))
+
+
+def images_paired_with_themselves(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(audit.statistics.distances, "_diagonal", lambda rows, _: np.zeros(len(rows)))
+
+
+def attacked_marks_read_before_the_attack(patch: pytest.MonkeyPatch) -> None:
+    real = Reading.columns.func
+
+    def columns(self: Reading) -> dict[str, str]:
+        return real(dataclasses.replace(self, attack=None))
+
+    patch.setattr(Reading.columns, "func", columns)
+
+
+PARTS: dict[str, Run] = TRIALS | {
+    "signs": lambda pool: detectors.of_signs(pool.study, SIZE),
+}
+"""With parts of the trials, for defects that these notice alone."""
+
 DEFECTS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, str]] = {
     swapped_class_order: ("detectors", "wrong on more than half"),
     interval_over_images_instead_of_prompts: ("quality", "less than 90%"),
@@ -234,6 +312,11 @@ DEFECTS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, str]] = {
     minuend_and_subtrahend_swapped: ("languages", "the planted effect is found in 0%"),
     the_wrong_tail_of_the_test: ("watermarks", "the planted effect is found in 0%"),
     a_copy_by_likeness_of_embeddings_alone: ("memorization", "what is not there is accused"),
+    the_reference_of_the_other_label: ("amplification", "the planted effect is found in 0%"),
+    identity_and_base_swapped: ("identities", "the planted effect is found in 0%"),
+    images_paired_with_themselves: ("distances", "what is not there is accused"),
+    attacked_marks_read_before_the_attack: ("attacks", "the planted effect is found in 0%"),
+    letters_that_look_alike_left_as_they_are: ("signs", "wrong on more than half"),
 }
 
 
