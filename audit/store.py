@@ -21,20 +21,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
-import pandas as pd
-import pyarrow as pa
 from PIL import Image
-from pyarrow import parquet
 
 from .atomic import cannot_write, replace
 from .errors import AuditError
 from .flagged import view_delivered
-from .frames import frame_of
 from .inputs import Inputs
 from .journal import DROPPED, Journal
+
+if TYPE_CHECKING:  # imported where a table is read or written: a server starts without it
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 THUMBNAIL = 192
@@ -173,6 +172,10 @@ class Run:
         Args:
             table: or its parts from top to bottom, each of which may lack columns of others.
         """
+        import pandas as pd
+        import pyarrow as pa
+        from pyarrow import parquet
+
         parts = [table] if isinstance(table, pd.DataFrame) else table
         rows = [pa.Table.from_pandas(part, preserve_index=False) for part in parts]
         buffer = io.BytesIO()
@@ -189,12 +192,16 @@ class Run:
         path = self.path / f"{name}.parquet"
         shards = [path] if path.is_file() else self.shards(name)
         if not shards:
+            import pandas as pd
+
             return pd.DataFrame()
         with _reading(self.path), duckdb.connect() as database:
             files = [str(shard) for shard in shards]
             table = database.read_parquet(files, union_by_name=True)
             if columns is not None:
                 table = table.project(", ".join(f'"{column}"' for column in columns))
+            from .frames import frame_of
+
             return frame_of(table.to_arrow_table())
 
     def shards(self, name: str) -> list[Path]:

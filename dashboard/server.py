@@ -6,6 +6,7 @@ import contextlib
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import duckdb
@@ -91,10 +92,14 @@ def serve(
 
 
 def _prepare() -> None:
-    """Make the indexes. A run that cannot be read says so on its pages."""
+    """Make the indexes, then import what charts need, so that no page waits for it.
+
+    A run that cannot be read says so on its pages.
+    """
     for run in list(runs.shown().values()):
         with contextlib.suppress(AuditError, duckdb.Error, OSError):
             run.prepare()
+    import_module("dashboard.views.filters")  # the page that imports most
 
 
 def application(

@@ -20,7 +20,7 @@ from dashboard import images, runs
 from dashboard.cli import view
 from dashboard.server import serve
 from tests.dashboard import synthetic_run
-from tests.dashboard.conftest import Server
+from tests.dashboard.conftest import ROOT, Server
 
 
 def digests(run: Run) -> tuple[str, str]:
@@ -222,3 +222,15 @@ def test_the_command_costs_no_heavy_import() -> None:
     code = "import sys, dashboard.cli; print('streamlit' in sys.modules, 'duckdb' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False False"
+
+
+def test_the_server_starts_without_what_only_pages_need(run_folder: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom dashboard.server import application\n"
+        f"application([Path({str(run_folder)!r})])\n"
+        "print([m for m in ('torch', 'pandas', 'altair', 'pyarrow', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
