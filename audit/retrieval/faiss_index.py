@@ -186,8 +186,8 @@ class FaissIndex:
 def read(path: Path) -> Any:
     """A faiss index, memory-mapped.
 
-    faiss reads such lists ahead with 32 threads that each search starts anew: four times the cost
-    of the search itself, once they are in memory. So it does only where they would not fit there.
+    faiss reads such lists ahead with 32 threads that each search starts anew, and once they are in
+    memory these cost more than the search. So it does only where they would not fit there.
 
     Raises:
         AuditError: it cannot be read.
