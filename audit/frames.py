@@ -1,10 +1,14 @@
-"""Arrow tables as pandas frames, as DuckDB makes them of its own, without its detour for texts."""
+"""Arrow tables as pandas frames, without DuckDB's detour for texts; frames as Parquet files."""
 
 from __future__ import annotations
+
+import io
+from collections.abc import Iterable
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
+from pyarrow import parquet
 
 
 def frame_of(rows: pa.Table) -> pd.DataFrame:
@@ -25,6 +29,15 @@ def frame_of(rows: pa.Table) -> pd.DataFrame:
         with duckdb.connect() as database:
             columns |= dict(database.from_arrow(rest).df().items())
     return pd.DataFrame({name: columns[name] for name in names}, copy=False)
+
+
+def parquet_of(table: pd.DataFrame | Iterable[pd.DataFrame]) -> bytes:
+    """A Parquet file of a frame, or of its parts from top to bottom, which may lack columns."""
+    parts = [table] if isinstance(table, pd.DataFrame) else table
+    rows = [pa.Table.from_pandas(part, preserve_index=False) for part in parts]
+    whole, buffer = pa.concat_tables(rows, promote_options="permissive"), io.BytesIO()
+    parquet.write_table(whole, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def _plain(column: pa.ChunkedArray) -> bool:

@@ -172,16 +172,9 @@ class Run:
         Args:
             table: or its parts from top to bottom, each of which may lack columns of others.
         """
-        import pandas as pd
-        import pyarrow as pa
-        from pyarrow import parquet
+        from .frames import parquet_of
 
-        parts = [table] if isinstance(table, pd.DataFrame) else table
-        rows = [pa.Table.from_pandas(part, preserve_index=False) for part in parts]
-        buffer = io.BytesIO()
-        whole = pa.concat_tables(rows, promote_options="permissive")
-        parquet.write_table(whole, buffer, compression="zstd")
-        self.write_bytes(f"{name}.parquet", buffer.getvalue())
+        self.write_bytes(f"{name}.parquet", parquet_of(table))
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A table or a folder of shards as a frame; empty where there is nothing.
@@ -189,19 +182,19 @@ class Run:
         Args:
             columns: only these; default: all.
         """
+        import pandas as pd
+
+        from .frames import frame_of
+
         path = self.path / f"{name}.parquet"
         shards = [path] if path.is_file() else self.shards(name)
         if not shards:
-            import pandas as pd
-
             return pd.DataFrame()
         with _reading(self.path), duckdb.connect() as database:
             files = [str(shard) for shard in shards]
             table = database.read_parquet(files, union_by_name=True)
             if columns is not None:
                 table = table.project(", ".join(f'"{column}"' for column in columns))
-            from .frames import frame_of
-
             return frame_of(table.to_arrow_table())
 
     def shards(self, name: str) -> list[Path]:
