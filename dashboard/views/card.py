@@ -11,7 +11,7 @@ from dashboard.images import CARD_FILES
 
 NONE = "This run has no card yet."
 OLDER = "The card is older than the findings: its figures are not those that the other pages show."
-UNKNOWN = "The card was written without card.json: whether it holds today's findings is not known."
+UNKNOWN = "Whether the card holds today's findings is not known: no card.json lists what it holds."
 
 
 def page() -> None:
@@ -71,11 +71,12 @@ def outdated(run: Run) -> str:
     folder = run.path / "card"
     if not any(runs.inside(run, folder / name) for name in CARD_FILES):
         return NONE
-    if not (folder / "card.json").is_file():
+    try:
+        card = run.read_json("card/card.json")
+    except AuditError:
         return UNKNOWN
-    card = run.read_json("card/card.json")
     rows = card.get("findings") if isinstance(card, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise AuditError(f"{folder / 'card.json'} is damaged: it has no list of findings")
+        return UNKNOWN
     told = [{key: row[key] for key in row if key != "evidence_query"} for row in rows]
     return "" if told == run.read_json("findings.json", []) else OLDER

@@ -319,9 +319,7 @@ def test_a_card_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
     assert not test.button
     (run.path / "card").unlink()
     run.write_json("card/card.json", {"findings": 5})
-    runs.show([run.path])
-    with pytest.raises(AssertionError, match="is damaged"):
-        show("card")
+    assert "is not known" in body(show("card"))
 
 
 def test_a_recomputation_that_fails_says_why(tmp_path: Path) -> None:
