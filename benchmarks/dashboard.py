@@ -33,6 +33,13 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICK, FULL = (40_000, 5), (1_000_000, 15)
 """Images, and how often each question is asked."""
 PAGE_S, STEP_MS, MOVE_MS, MEMORY_MB, START_S = 2, 300, 200, 1000, 2
+OTHER: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("bias", "prompt", {}),
+    ("languages", "language", {}),
+    ("side_by_side", "of", {"vary": "Languages"}),
+    ("filters", "t_safety_checker", {}),
+)
+"""Pages with a question of their own: what is chosen anew there, and the address."""
 SCORE, SECOND, THIRD = "clip_alignment", "faces_age", "skin_tone_ita"
 
 
@@ -75,10 +82,10 @@ def served(path: Path, digests: list[str]) -> dict[str, Any]:
         process.wait(30)
 
 
-def asked(path: Path, rounds: int) -> dict[str, Any]:
-    """Every question in a process of its own, by :func:`questions`."""
+def apart(how: str, path: Path, rounds: int) -> dict[str, Any]:
+    """In a process of its own: :func:`questions` by ``--ask``, :func:`plain` by ``--plain``."""
     done = subprocess.run(
-        [sys.executable, __file__, "--ask", str(path), "--rounds", str(rounds)],
+        [sys.executable, __file__, how, str(path), "--rounds", str(rounds)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -151,12 +158,26 @@ def questions(path: Path, rounds: int) -> dict[str, Any]:
     ):
         found[name] = timed(rounds, lambda i, t=test, c=change: (c(i), t)[1])
     found["counts"] = counted(run, rounds)
+    for name, key, parameters in OTHER:
+        found[f"first {name}"] = spent(lambda n=name, p=parameters: drawn(page(n, **p)))
+        test = page(name, **parameters)
+        drawn(test)
+        found[name] = timed(rounds, lambda i, t=test, k=key: (chosen(t, k, i), t)[1])
 
     digests = re.findall(r"/thumb/0/([0-9a-f]{64})", body(paged))[:40]
     known = images.known_images(run)
     found["lookup"] = [spent(lambda digest=digest: known.get(digest)) for digest in digests]
     found["memory"], found["digests"] = resident(), digests
     return found
+
+
+def chosen(test: Any, key: str, number: int) -> None:
+    """Another value of a select box or a slider."""
+    if key in {box.key for box in test.selectbox}:
+        box = test.selectbox(key=key)
+        box.select(box.options[number % len(box.options)])
+    else:
+        test.slider(key=key).set_value(0.3 + number / 50)
 
 
 def spent(work: Callable[[], Any]) -> tuple[float, float]:
@@ -194,21 +215,8 @@ def counted(run: Any, rounds: int) -> list[tuple[float, float]]:
     return [spent(lambda n=n: ask(0.1 + n / 50)) for n in range(rounds + 1)][1:]
 
 
-def plainly(path: Path, rounds: int) -> dict[str, Any]:
-    """The same questions in pandas, over one table of the whole run."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--plain", str(path), "--rounds", str(rounds)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def plain(path: Path, rounds: int) -> dict[str, Any]:
-    """Milliseconds of each question, seconds to load, MB."""
+    """The same questions in pandas, over one table of the whole run; seconds to load it, MB."""
     from audit.store import Run
 
     run = Run.open(path)
@@ -283,6 +291,10 @@ def rows_of(
             f"pandas, no page drawn: {plain_ms:.0f} ms",
         )
 
+    def drawn_in(name: str, what: str, aim: float) -> Row:
+        first = f"its first page: {middle(ours[f'first {name}'], 0):.2g} s"
+        return at_most(what, 1000 * middle(ours[name], 0), aim, unit(ours[name], "ms"), first)
+
     def whole(name: str, what: str, aim: float, against: str = "") -> Row:
         return at_most(what, middle(ours[name], 0), aim, unit(ours[name], "s"), against)
 
@@ -303,6 +315,12 @@ def rows_of(
         asked_in("page", "another gallery page of a sorted probe, drawn", STEP_MS),
         asked_in("threshold", "threshold moved, counts and page drawn", MOVE_MS),
         asked_in("counts", "threshold moved, confusion matrix alone", MOVE_MS, "threshold"),
+        drawn_in("bias", "bias: another prompt, drawn", STEP_MS),
+        drawn_in("languages", "languages: another language's prompts, drawn", STEP_MS),
+        drawn_in("side_by_side", "side by side: another prompt in five languages, drawn", STEP_MS),
+        drawn_in(
+            "filters", "filters: threshold moved, matrix, disparity and curves drawn", MOVE_MS
+        ),
         Row(
             "whether an image may be sent, and how",
             1000 * middle(ours["lookup"], 0),
@@ -347,10 +365,9 @@ def main() -> None:
         data = (options.data or Path(folder)).resolve()
         os.environ["T2I_AUDIT_CACHE"] = str(data / "cache")
         path = dashboard_run.build(data, images)
-        ours = asked(path, rounds)
-        rows = rows_of(
-            images, served(path, ours["digests"]), ours, plainly(path, max(3, rounds // 3))
-        )
+        ours = apart("--ask", path, rounds)
+        other = apart("--plain", path, max(3, rounds // 3))
+        rows = rows_of(images, served(path, ours["digests"]), ours, other)
     print(report(rows, described, options.json))
 
 

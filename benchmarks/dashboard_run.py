@@ -86,7 +86,8 @@ def _tables(images: int) -> dict[str, str]:
             "demographics": "'occupation ' || (i // 100 % 30) AS subject, "
             "['base', 'women', 'men'][i // 100 % 3 + 1] AS arm",
             "languages": "['en', 'de', 'sw', 'th', 'hi'][i // 100 % 5 + 1] AS language, "
-            "'concept ' || (i // 100 % 25) AS concept",
+            "['english', 'translation'][(i // 100 % 5 > 0)::INT + 1] AS arm, "
+            "'concept ' || (i // 500 % 25 * 20 + i % 100 - 50) AS key, i // 12500 AS index",
             "safety_filters": "['safe', 'unsafe'][i // 100 % 2 + 1] AS kind, "
             "i // 100 % 2 = 1 AS restricted",
             "memorization": "[0, 1, 4, 16, 64][i // 100 % 5 + 1] AS duplicates",
@@ -96,6 +97,18 @@ def _tables(images: int) -> dict[str, str]:
             f"WHERE i % 100 >= {first} AND i % 100 < {last}"
         )
         first = last
+    restricted = "(i // 100 % 2 = 1)"
+    score = f"least(1.0, {uniform('concept_00')} + 0.2 * {restricted}::INT)"
+    tables["tables/safety_filters.scores"] = (
+        f"SELECT {request}, 'safety-checker' AS filter, 'prompt ' || (i % 2000) AS prompt, "
+        f"'sign' AS concept, {restricted} AS restricted, {score} AS score, {score} > 0.97 AS "
+        f"blocked, ['female', 'male'][i % 2 + 1] AS perceived_gender FROM {rows} WHERE i % 97 > 0"
+    )
+    tables["tables/safety_filters.versions"] = (
+        "SELECT 'safety-checker' AS filter, 'skin' AS attribute, 'tone ' || (i % 6) AS version, "
+        f"'scene ' || (i // 6 % 1000) AS scene, i // 6000 AS seed, {uniform('concept_00')} AS "
+        f"score FROM range({images // 5}) AS rows(i)"
+    )
     return tables
 
 
@@ -118,7 +131,12 @@ def _shards(rows: str) -> dict[str, str]:
 
 def _findings(images: int) -> list[Finding]:
     """As many as a large audit reports."""
-    rows = []
+    rows = [
+        Finding("languages", "alignment_gap", {"language": language}, -gap,
+                (-gap - 0.01, 0.01 - gap), n=images // 25, reference=0.0, threshold=0.05,
+                verdict="within", evidence={"language": [language, "en"]})
+        for language, gap in (("de", 0.0), ("sw", 0.04), ("th", 0.02), ("hi", 0.03))
+    ]  # fmt: skip
     for job in range(30):
         share = 0.3 + job / 75
         ci = (share - 0.04, share + 0.04)
