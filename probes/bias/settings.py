@@ -174,6 +174,11 @@ def section_of(study: Study) -> dict[str, Any]:
                 )
     section = {**suite, **options}
     _check(section)
+    if "attributes" in options and "until" in suite and "until" not in options:
+        # Of what the suite waits for, what is asked; where it is nothing, for all that is asked.
+        del section["until"]
+        if asked := [name for name in suite["until"] if name in section["attributes"]]:
+            section["until"] = asked
     return section
 
 

@@ -243,7 +243,6 @@ def _designs(world: World, attributes: Sequence[str]) -> tuple[Design, Design]:
     options = {
         "prompts": prompts(world.pool.study),
         "attributes": list(attributes),
-        "until": list(attributes),
     }
     return (
         Design(world.pool, PROBE, {**options, "images": {"base": IMAGES}}),

@@ -39,9 +39,7 @@ def gaps(pool: Pool, size: Size, rng: np.random.Generator) -> Iterator[Outcome]:
         for key in cells.keys
     }
     images = {"base": SEEDS, "identity": SEEDS}
-    design = Design(
-        pool, PROBE, {"prompts": asked, "attributes": [], "until": [], "images": images}
-    )
+    design = Design(pool, PROBE, {"prompts": asked, "attributes": [], "images": images})
     uses = design.uses.drop_duplicates("place").sort_values("place")
     place = uses.subject.map({key: at for at, key in enumerate(cells.keys)}).to_numpy()
     index, identity = uses["index"].to_numpy(), uses.identity.to_numpy(str)

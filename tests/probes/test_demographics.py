@@ -15,10 +15,12 @@ from audit.evidence import select, table
 from audit.findings import Finding
 from audit.sequential import decide
 from audit.study import Study
+from audit.suites import load
 from probes.bias import reading, wording
 from probes.bias.cells import intersections
 from probes.bias.correction import Sources, shares
 from probes.bias.insertions import insertions
+from probes.bias.settings import settings
 from probes.bias.totals import totals
 from probes.bias.traits import stereotypes
 from probes.bias.verdicts import judge_shares
@@ -316,6 +318,20 @@ def test_rounds_stop_where_there_is_a_verdict(tmp_path: Path):
     assert Demographics().open_prompts(run, until_conclusive(until=[])) == set()
     with pytest.raises(AuditError, match="until: 'skin' is not among the attributes: gender"):
         Demographics().open_prompts(run, until_conclusive(until=["skin"]))
+
+
+def test_what_a_suite_waits_for_binds_no_audit_of_other_attributes():
+    phantom = load("phantom").content
+    waited = {
+        attributes: [one.name for one in settings(study(phantom, demographics=given)).until]
+        for attributes, given in {
+            "all": {},
+            "two": {"attributes": ["gender", "skin"]},
+            "another": {"attributes": ["skin"]},
+            "chosen": {"until": ["skin"]},
+        }.items()
+    }
+    assert waited == {"all": ["gender"], "two": ["gender"], "another": ["skin"], "chosen": ["skin"]}
 
 
 def test_a_suite_that_asks_nothing_is_not_tested(tmp_path: Path):
