@@ -71,7 +71,7 @@ def table(
     if "records" not in views:
         found |= {name: pa.nulls(len(requests), pa.string()) for name in wanted(RECORDED)}
     if "outcome" in found:
-        found["outcome"] = pc.fill_null(found["outcome"], "missing")
+        found["outcome"] = pc.fill_null(found["outcome"].cast(pa.string()), "missing")
     return frame_of(pa.table(found if columns is None else {name: found[name] for name in columns}))
 
 

@@ -10,6 +10,9 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
+LOOSE = 40
+"""Columns that may lie apart in memory; the copy that brings them together needs as much again."""
+
 
 def frame_of(rows: pa.Table) -> pd.DataFrame:
     """The same frame as DuckDB's ``.df()``.
@@ -28,7 +31,8 @@ def frame_of(rows: pa.Table) -> pd.DataFrame:
     if rest.num_columns:
         with duckdb.connect() as database:
             columns |= dict(database.from_arrow(rest).df().items())
-    return pd.DataFrame({name: columns[name] for name in names}, copy=False)
+    # A wide frame is put together, for every column that is added to loose ones costs a warning.
+    return pd.DataFrame({name: columns[name] for name in names}, copy=len(names) > LOOSE)
 
 
 def parquet_of(table: pd.DataFrame | Iterable[pd.DataFrame]) -> bytes:
