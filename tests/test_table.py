@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from audit.evidence import table
@@ -100,3 +101,8 @@ def test_a_table_is_written_in_parts_as_it_is_written_at_once(run: Run):
     run.write_table("part", parts[0])
     alone, part = (run.path / f"{name}.parquet" for name in ("alone", "part"))
     assert alone.read_bytes() == part.read_bytes()
+
+
+def test_a_column_can_be_added_to_a_wide_table_without_a_warning():
+    wide = frame_of(pa.table({f"c{number}": [number, number] for number in range(120)}))
+    assert wide.assign(more=1).shape == (2, 121)
