@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from audit.errors import AuditError
 from audit.findings import Finding
 from audit.statistics import frechet
-from audit.store import Run
+from audit.store import SCHEMA_VERSION, Run
 from audit.study import Study
 from probes.limitations import Limitations
 from probes.limits import apart, fid
@@ -74,7 +74,7 @@ def _run(folder: Path, given: Study, disturb: Any = None) -> Run:
     uses = list(Limitations().uses(given))
     rows = pd.DataFrame([{"text": u.text, "prompt": u.request.prompt, **u.tags} for u in uses])
     store = Run.create(folder)
-    store.write_json("run.json", {})  # makes it a run before it has images
+    store.write_json("run.json", {"schema_version": SCHEMA_VERSION})  # before it has images
     drawn = [_scene(use.request.prompt, 500 + i) for i, use in enumerate(uses)]
     digests = [store.save_image(disturb(image) if disturb else image) for image in drawn]
     run = write_run(folder, "limitations", rows, image=digests)
