@@ -101,6 +101,7 @@ def test_guidance_amplifies_what_was_planted(phantom: Run):
     at = {guidance: amplified_at(guidance) for guidance in ("1", "3", "5")}
     means = [one.mean_amplification for one in at.values()]
     assert 0 < means[0] < means[1] < means[2]
+    assert at["1"].slope < min(at["3"].slope, at["5"].slope)
     (measured,) = found(phantom, "demographics", "amplification_female_presenting")
     assert measured.reference_name == "1: follows the shares planted in the phantom's corpus"
     assert measured.ci[0] <= at["3"].slope <= measured.ci[1]
