@@ -166,8 +166,7 @@ def _amplification(found: Shares, chosen: NDArray[np.intp], settings: Settings) 
             evidence=ALL,
             note="Above 1 the model exaggerates the reference: "
             f"{slope.amplified} of {slope.prompts} prompts lie farther "
-            f"from one half on the same side, {slope.flipped} on the other; over all prompts the "
-            f"distance from one half grows by {slope.mean_amplification:.3f}. "
+            f"from one half on the same side, {slope.flipped} on the other. "
             "A labour or corpus share is a reference, not a target.",
             detail={
                 "intercept": slope.intercept,
