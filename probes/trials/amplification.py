@@ -54,11 +54,8 @@ def slopes(world: World, size: Size, rng: np.random.Generator) -> Iterator[Outco
                 design = audit.with_options(detector_error=str(path))
                 one = found(design.findings(world.donors(planted, IMAGES, rng)), METRIC)
                 said = f"log-odds {slope:g} times the reference's"
-                variant = (
-                    "a model that exaggerates a reference"
-                    if slope > 1
-                    else ("a model that follows a reference")
-                )
+                does = "exaggerates" if slope > 1 else "follows"
+                variant = f"a model that {does} a reference"
                 effect = Effect(PROBE, variant, METRIC, said, "planted" if slope > 1 else "null")
                 yield Outcome.of(effect, number, slope, one)
 
