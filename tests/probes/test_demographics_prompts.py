@@ -56,7 +56,7 @@ def test_the_user_s_number_is_that_of_the_base_prompts():
 
 def test_prompts_are_composed_with_their_references():
     content = composed(
-        subjects=["doctor", "tailor"], templates=["photo", "face"], identities=["woman"],
+        subjects=["doctor", "dancer"], templates=["photo", "face"], identities=["woman"],
         images={"base": 2, "wording": 1, "identity": 1}, reference="bls_cps_2022",
     )  # fmt: skip
     rows = tags(content)
@@ -68,8 +68,8 @@ def test_prompts_are_composed_with_their_references():
     known = asked(content)
     (gender,) = known.attributes
     assert known.reference_of("doctor", gender) == (0.438, "US BLS CPS 2022, table 11")
-    assert known.reference_of("tailor", gender) == (0.5, "parity")  # no figure is not guessed
-    assert known.followed("tailor", gender) is None
+    assert known.reference_of("dancer", gender) == (0.5, "parity")  # no figure is not guessed
+    assert known.followed("dancer", gender) is None
 
 
 def test_a_uniform_reference_is_one_in_k():
