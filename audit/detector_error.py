@@ -205,15 +205,21 @@ def measure(
         bands: instrument → undetermined band; others have their default.
 
     Raises:
-        AuditError: nothing of the truth belongs to these images.
+        AuditError: nothing of the truth belongs to these images, or nothing that raters agree on:
+            an attribute whose labels are unreliable (:mod:`audit.label_files`) is left out.
     """
     counts: dict[str, dict[str, Confusion]] = {}
+    unreliable = []
     if "identity" in frame:
         frame = frame[frame["identity"] == ""]
     for attribute, declared in attributes.items():
         labels = tuple(map(str, declared["labels"]))
         reading = instruments(frame, attribute, labels)
         if isinstance(truth, Labels):
+            agreed = truth.agreement.get(attribute)
+            if agreed and not agreed.reliable:
+                unreliable.append(f"{attribute}: {agreed}")
+                continue
             true = truth.of(frame, attribute)
         elif truth in reading:
             true = perceived(frame, attribute, labels, truth, bands.get(truth))
@@ -231,6 +237,8 @@ def measure(
                 counts.setdefault(attribute, {})[instrument] = Confusion(
                     labels, band, identity(run, attribute, instrument), subjects
                 )
+    if not counts and unreliable:
+        raise AuditError(f"people do not agree enough to be a truth: {'; '.join(unreliable)}")
     if not counts:
         name = truth.name if isinstance(truth, Labels) else truth
         raise AuditError(f"no label of {name} belongs to an image of {run.path}")

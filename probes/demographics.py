@@ -160,15 +160,15 @@ def _sources(
         AuditError: a file that the user named does not fit this run.
     """
     declared = study.suite.section("attributes")
-    truth, labels_name = None, ""
+    truth, labels_name, refused = None, "", ""
     if asked.section.get("labels"):
         path = path_of(asked.section["labels"])
         given = read_labels(path, {n: [str(x) for x in a["labels"]] for n, a in declared.items()})
-        truth, labels_name = _usable(given, frame, attribute)
+        truth, labels_name, refused = _usable(given, frame, attribute)
     named = asked.section.get("detector_error")
     path = path_of(named) if named else suites.datasets() / f"calibration/{study.spec.model}.json"
     if not named and (not study.suite.section("phantom") or not path.is_file()):
-        return Sources(None, "", truth, labels_name)
+        return Sources(None, "", truth, labels_name, refused)
     known = DetectorError.load(path)
     problem = known.fits(run, attribute.name, CLIP, asked.band(CLIP))
     ours = (run.info.get("backend") or {}).get("weights")
@@ -180,20 +180,25 @@ def _sources(
             raise AuditError(
                 f"{path}: {problem}; measure again: t2i-audit detector-error RUN --truth …"
             )
-        return Sources(None, f"of {known.name}: {problem}", truth, labels_name)
+        return Sources(None, f"of {known.name}: {problem}", truth, labels_name, refused)
     error = known.counts[attribute.name][CLIP]
     name = f"CLIP against {known.about.get('truth')}, {error.n:,} images of {len(error.subjects)}"
     name += " subjects" + (f" of another model, {known.about.get('model')}" if other_model else "")
-    return Sources(error, name, truth, labels_name)
+    return Sources(error, name, truth, labels_name, refused)
 
 
-def _usable(given: Labels, frame: pd.DataFrame, attribute: Attribute) -> tuple[pd.Series, str]:
+def _usable(
+    given: Labels, frame: pd.DataFrame, attribute: Attribute
+) -> tuple[pd.Series | None, str, str]:
+    """The labels of the frame's rows and their name, or why they are not used."""
     true = given.of(frame, attribute.name)
     labelled = attribute.name in given.majority and not given.majority[attribute.name].empty
     if labelled and not true.notna().any():
         raise AuditError(f"{given.name}: no label belongs to an image of this run")
     agreed = given.agreement.get(attribute.name)
-    return true, given.name + (f"; {agreed}" if agreed else "")
+    if agreed and not agreed.reliable:
+        return None, "", f"the labels of {given.name} are not used: {agreed}"
+    return true, given.name + (f"; {agreed}" if agreed else ""), ""
 
 
 def _untested(reason: str) -> Finding:

@@ -56,10 +56,9 @@ def detector_error(run_folder: Path, truth: str, out: Path, probe: str, as_json:
     if as_json:
         click.echo(json.dumps(document, indent=1))
         return
+    for attribute, agreed in (about.get("agreement") or {}).items():
+        click.echo(f"{attribute}: {agreed}{'' if attribute in counts else '; left out'}")
     for attribute, found in counts.items():
-        agreed = (about.get("agreement") or {}).get(attribute)
-        if agreed:
-            click.echo(f"{attribute}: {agreed}")
         for instrument, confusion in found.items():
             _say(attribute, instrument, confusion)
     click.echo(f"written: {out}")

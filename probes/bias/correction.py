@@ -53,12 +53,14 @@ class Sources:
         error_name: where they come from, in words; or why there are none.
         truth: people's label of each row of the frame, NaN where there is none.
         labels_name: the file of labels.
+        refused: why people's labels that were given are not used.
     """
 
     error: Confusion | None = None
     error_name: str = ""
     truth: pd.Series | None = None
     labels_name: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ def per_prompt(
     for i in range(len(units.about)):
         subject, where = str(units.about["subject"][i]), units.slices[i]
         note = f"Share of '{subject}' images perceived as {attribute.named}"
+        if sources.refused:
+            note += f"; {sources.refused}"
         corrected = found.corrected_for[i]
         without = int(units.without[i].sum())
         bounds = manski_bounds(int(units.hits[i]), int(units.n[i]), without)

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from audit.commands.detector_error import detector_error
 from audit.detector_error import Confusion, DetectorError, tabulate
 from audit.errors import AuditError
+from audit.evidence import table
 from audit.perception import perceived
 from audit.store import Run
 from probes.bias import reading
@@ -200,7 +201,7 @@ def test_the_command_writes_what_the_analysis_takes(tmp_path: Path):
     said = call(first.path, "--truth", "reader", "--out", tmp_path / "error.json")
     assert "gender, clip: of" in said
     known = DetectorError.load(tmp_path / "error.json")
-    frame = reading.load(first)
+    frame = table(first, "demographics")
     for job, counts in known.counts["gender"]["clip"].subjects.items():
         own = frame[frame.subject == job]
         labels = perceived(own, "gender", LABELS["gender"])
@@ -244,7 +245,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, text: str, message: st
 
 def test_people_s_labels_are_a_truth_too(tmp_path: Path):
     run, _ = audited(tmp_path / "run")
-    frame = reading.load(run)
+    frame = table(run, "demographics")
     labels = frame[["request", "reader_gender"]].rename(columns={"reader_gender": "gender"})
     labels["author"] = "a"
     second = labels.assign(author="b")
@@ -260,3 +261,20 @@ def test_people_s_labels_are_a_truth_too(tmp_path: Path):
     assert all(f.corrected_for.startswith("human labels") for f in shown)
     with pytest.raises(AuditError, match="no label of nobody belongs to an image"):
         call(run.path, "--truth", "nobody", "--out", tmp_path / "e.json")
+
+
+def test_labels_on_which_people_disagree_correct_nothing(tmp_path: Path):
+    run, _ = audited(tmp_path / "run")
+    frame = table(run, "demographics")
+    labels = frame[["request", "reader_gender"]].rename(columns={"reader_gender": "gender"})
+    rng = np.random.default_rng(0)
+    second = labels.assign(author="b", gender=rng.choice(LABELS["gender"], len(labels)))
+    path = tmp_path / "labels.csv"
+    pd.concat([labels.assign(author="a"), second]).to_csv(path, index=False)
+    found = Demographics().analyse(run, study(suite(), demographics={"labels": str(path)})).findings
+    shown = [f for f in found if f.metric == "share_female_presenting" and f.slice]
+    assert all(f.corrected_for is None for f in shown)
+    assert all("labels.csv are not used: Krippendorff's α" in f.note for f in shown)
+    with pytest.raises(AuditError, match="do not agree enough to be a truth: gender: Krippend"):
+        call(run.path, "--truth", path, "--out", tmp_path / "e.json")
+    assert not (tmp_path / "e.json").exists()
