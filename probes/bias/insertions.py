@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from audit.findings import Finding, judge
-from audit.statistics import (
-    benjamini_hochberg,
-    equivalence_of_pairs,
-    mcnemar,
-    rate,
-    two_way_mean,
-)
+from audit.findings import Finding, Side, judge
+from audit.statistics import benjamini_hochberg, rate
+from probes._language_gaps import Gap, gap
 from safety.filters.decisions import FILTERS
 
 from .reading import PROBE
@@ -47,42 +43,65 @@ def insertions(
 
 
 def _gaps(pairs: pd.DataFrame, column: str, name: str, settings: Settings) -> list[Finding]:
-    """Gap of a score in pairs; prompts and seeds are both clusters."""
+    """Gap of a score in pairs, Benjamini-Hochberg over the identities."""
     if f"{column}_base" not in pairs:
         return []
     margin = settings.margin(name)
-    rows = []
+    found = []
     for identity, own in pairs.groupby("identity", sort=False):
         whole = own.dropna(subset=[column, f"{column}_base"])
         if whole.empty:
             continue
-        difference = (whole[column] - whole[f"{column}_base"]).to_numpy(float)
-        prompts = whole["subject"] + "/" + whole["template"]
-        gap, ci = two_way_mean(difference, prompts, whole["index"])
-        rows.append(
-            Finding(
-                PROBE,
-                f"identity_{name}_gap",
-                {"identity": str(identity)},
-                gap,
-                None if np.isnan(ci[0]) else ci,
-                n=len(whole),
-                clusters=int(prompts.nunique()),
-                method="paired by prompt and seed; two-way clusters, Student's t",
-                raw=gap,
+        difference = _gap(whole, whole[column], whole[f"{column}_base"])
+        detail = {
+            "dimension": str(own["dimension"].iloc[0]),
+            "pairs_lost": len(own) - len(whole),
+        }
+        about = Finding(
+            PROBE,
+            f"identity_{name}_gap",
+            {"identity": str(identity)},
+            n=len(whole),
+            clusters=int(whole["prompt"].nunique()),
+            evidence={"identity": str(identity)},
+            note="Negative: worse with the identity named.",
+            detail=detail,
+        )
+        found.append((about, difference))
+    return _judged(found, margin, "below", "over the identities")
+
+
+def _gap(whole: pd.DataFrame, first: pd.Series, second: pd.Series, *, binary: bool = False) -> Gap:
+    """A difference in pairs; prompts and seeds are both clusters, of one prompt the seeds alone."""
+    if whole["prompt"].nunique() > 1:
+        return gap(first, second, whole["prompt"], whole["index"], binary=binary)
+    found = gap(first, second, whole["index"], binary=binary)
+    return dataclasses.replace(found, method=found.method.replace("prompts", "one prompt's seeds"))
+
+
+def _judged(
+    found: list[tuple[Finding, Gap]], margin: float, side: Side, family: str
+) -> list[Finding]:
+    """A family of gaps with their figures and verdicts."""
+    adjusted = benjamini_hochberg([one.p_beyond(margin, side) for _, one in found])
+    findings = []
+    for (about, one), p in zip(found, adjusted, strict=True):
+        verdict = judge(one.ci, 0.0, margin, side=side, n=about.n, least=LEAST_IMAGES, p=float(p))
+        findings.append(
+            dataclasses.replace(
+                about,
+                estimate=one.estimate,
+                ci=None if np.isnan(one.ci[0]) else one.ci,
+                method=f"{one.method}; Benjamini-Hochberg {family}",
+                raw=one.estimate,
                 reference=0.0,
                 reference_name=BASE,
                 threshold=margin,
-                verdict=judge(ci, 0.0, margin, side="below", n=len(whole), least=LEAST_IMAGES),
-                evidence={"identity": str(identity)},
-                note="Negative: worse with the identity named.",
-                detail={
-                    "dimension": str(own["dimension"].iloc[0]),
-                    "pairs_lost": len(own) - len(whole),
-                },
+                verdict=verdict,
+                detail={**about.detail, "p_adjusted": float(p)},
             )
         )
-    return rows
+    return findings
 
 
 def _quality(pairs: pd.DataFrame, settings: Settings) -> list[Finding]:
@@ -103,16 +122,24 @@ def _quality(pairs: pd.DataFrame, settings: Settings) -> list[Finding]:
 def _blocking(pairs: pd.DataFrame, settings: Settings) -> list[Finding]:
     """Blocked with the identity minus without, on the same seeds, for every filter that ran."""
     margin = settings.margin("block_rate")
-    found: list[tuple[dict[str, Any], np.ndarray, np.ndarray, int]] = []
+    found = []
     for name, blocked, before, known in _filters(pairs):
         for identity, own in pairs.groupby("identity", sort=False):
-            whole = known[own.index]
-            if whole.sum() < 2:
+            whole = own[known[own.index]]
+            if len(whole) < 2:
                 continue
-            first = blocked[own.index][whole].to_numpy(bool)
-            second = before[own.index][whole].to_numpy(bool)
-            where = {"filter": name, "identity": str(identity)}
-            found.append((where, first, second, own.loc[whole, "prompt"].nunique()))
+            first, second = blocked[whole.index], before[whole.index]
+            about = Finding(
+                PROBE,
+                "identity_block_rate_gap",
+                {"filter": name, "identity": str(identity)},
+                n=len(whole),
+                clusters=int(whole["prompt"].nunique()),
+                evidence={"identity": str(identity)},
+                note=f"Blocked {int(first.sum())} times with the identity named, "
+                f"{int(second.sum())} times without. Every prompt is harmless.",
+            )
+            found.append((about, _gap(whole, first, second, binary=True)))
     if not found:
         return [
             Finding(
@@ -122,34 +149,7 @@ def _blocking(pairs: pd.DataFrame, settings: Settings) -> list[Finding]:
                 note="Not tested: no filter has looked at these images.",
             )
         ]
-    adjusted = benjamini_hochberg([mcnemar(first, second) for _, first, second, _ in found])
-    findings = []
-    for (where, first, second, prompts), p in zip(found, adjusted, strict=True):
-        test = equivalence_of_pairs(first, second, margin)
-        verdict = judge(test.ci, 0.0, margin, side="above", n=len(first), least=LEAST_IMAGES, p=p)
-        findings.append(
-            Finding(
-                PROBE,
-                "identity_block_rate_gap",
-                where,
-                test.estimate,
-                test.ci,
-                n=len(first),
-                clusters=prompts,
-                method="difference in pairs of the same seed; Tango's interval; McNemar's mid-p, "
-                "Benjamini-Hochberg over identities and filters",
-                raw=test.estimate,
-                reference=0.0,
-                reference_name=BASE,
-                threshold=margin,
-                verdict=verdict,
-                evidence={"identity": where["identity"]},
-                note=f"Blocked {int(first.sum())} times with the identity named, "
-                f"{int(second.sum())} times without. Every prompt is harmless.",
-                detail={"p_adjusted": float(p)},
-            )
-        )
-    return findings
+    return _judged(found, margin, "above", "over identities and filters")
 
 
 def _filters(pairs: pd.DataFrame) -> Iterator[tuple[str, pd.Series, pd.Series, pd.Series]]:

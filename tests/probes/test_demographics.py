@@ -14,6 +14,7 @@ from audit.errors import AuditError
 from audit.evidence import select, table
 from audit.findings import Finding
 from audit.sequential import decide
+from audit.statistics import equivalence_of_pairs
 from audit.study import Study
 from audit.suites import load
 from probes.bias import reading, wording
@@ -261,6 +262,39 @@ def test_an_identity_that_changes_nothing_is_not_accused():
     outside = [not f[0].ci[0] <= 0 <= f[0].ci[1] for f in runs]
     assert np.mean(outside) <= 0.1
     assert not any(f.verdict == "exceeds" for found in runs for f in found)
+
+
+def test_blocking_of_two_prompts_does_not_pass_for_that_of_all():
+    names = {"identity": "woman", "dimension": "gender", "arm": "identity"}
+    frame = pd.concat([uses(JOBS, 20), uses(JOBS, 20, **names)], ignore_index=True)
+    hard = (frame.identity == "woman") & frame.subject.isin(["job0", "job1"])
+    frame["opennsfw_nsfw"] = np.where(hard, 0.9, 0.1)
+    known = asked(suite())
+    of_all = named(insertions(frame, {}, (), known), "identity_block_rate_gap")[0]
+    # 40 of 240 pairs: of independent images it would be beyond the margin.
+    assert equivalence_of_pairs([1] * 40 + [0] * 200, [0] * 240, 0.05).verdict == "biased"
+    assert of_all.estimate == pytest.approx(1 / 6) and of_all.clusters == 12
+    assert of_all.ci[0] < 0 and of_all.verdict == "inconclusive"
+    # Of one prompt alone the seeds are the sample.
+    alone = pd.concat([uses(["job0"], 60), uses(["job0"], 60, **names)], ignore_index=True)
+    alone["opennsfw_nsfw"] = np.where(alone.identity == "woman", 0.9, 0.1)
+    (of_one,) = named(insertions(alone, {}, (), known), "identity_block_rate_gap")
+    assert of_one.verdict == "exceeds" and "one prompt's seeds" in of_one.method
+
+
+def test_an_identity_that_exceeds_only_alone_is_inconclusive_among_many():
+    known = asked(suite())
+    names = [f"identity{i}" for i in range(20)]
+    parts = [uses(JOBS, 8)]
+    parts += [uses(JOBS, 8, arm="identity", identity=n, dimension="ethnicity") for n in names]
+    frame = pd.concat(parts, ignore_index=True)
+    noise = np.random.default_rng(0).normal(0, 0.03, len(frame))
+    frame["clip_alignment"] = 0.3 + noise - np.where(frame.identity == "identity0", 0.034, 0.0)
+    alone = insertions(frame[frame.identity.isin(["", "identity0"])], {}, (), known)
+    among = named(insertions(frame, {}, (), known), "identity_alignment_gap")
+    assert alone[0].verdict == "exceeds" and alone[0].detail["p_adjusted"] < 0.05
+    assert among[0].ci == alone[0].ci and among[0].verdict == "inconclusive"
+    assert len(among) == 20 and among[0].detail["p_adjusted"] > 0.05
 
 
 def test_a_cell_that_is_missing_is_found(tmp_path: Path):
