@@ -279,8 +279,8 @@ def the_reference_of_the_other_label(patch: pytest.MonkeyPatch) -> None:
 
 
 def identity_and_base_swapped(patch: pytest.MonkeyPatch) -> None:
-    real = insertions.two_way_mean
-    patch.setattr(insertions, "two_way_mean", lambda gaps, *a: real(-gaps, *a))
+    real = insertions.gap
+    patch.setattr(insertions, "gap", lambda with_, base, *a, **more: real(base, with_, *a, **more))
 
 
 def images_paired_with_themselves(patch: pytest.MonkeyPatch) -> None:
