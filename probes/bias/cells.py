@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from audit.findings import Finding, judge
-from audit.statistics import rate, shrink_cells
+from audit.statistics import benjamini_hochberg, rate, shrink_cells
 
 from .reading import PROBE
 from .settings import Attribute
-from .verdicts import LEAST_IMAGES
+from .verdicts import LEAST_IMAGES, normal_p
 
 
 def intersections(
@@ -51,29 +51,43 @@ def _cells(
     raw = np.array([found.estimate or 0.0 for found in rates])
     shrunk = shrink_cells(raw * sizes, sizes)
     margin = min(first.margin, second.margin)
+    expected = np.outer(first.shares, second.shares).ravel()
+    ends = [(float(low), float(high)) for low, high in shrunk.ci]
+    adjusted = benjamini_hochberg(
+        [
+            normal_p(float(share), ci, reference - margin, reference + margin)
+            for share, ci, reference in zip(shrunk.estimate, ends, expected, strict=True)
+        ]
+    )
     findings = []
     for i, (a, b) in enumerate(cells):
-        expected = first.shares[first.labels.index(a)] * second.shares[second.labels.index(b)]
-        ci = (float(shrunk.ci[i, 0]), float(shrunk.ci[i, 1]))
         findings.append(
             Finding(
                 PROBE,
                 f"share_{first.name}_{second.name}",
                 {first.name: a, second.name: b},
                 float(shrunk.estimate[i]),
-                ci,
+                ends[i],
                 n=len(one),
                 clusters=int(subjects.nunique()),
-                method="beta-binomial partial pooling over the cells, subjects as clusters",
+                method="beta-binomial partial pooling over the cells, subjects as clusters; "
+                "Benjamini-Hochberg over the cells",
                 raw=float(raw[i]),
                 corrected_for="small cells (partial pooling), not for detector error",
-                reference=expected,
+                reference=float(expected[i]),
                 reference_name="product of the two references",
                 threshold=margin,
-                verdict=judge(ci, expected, margin, n=len(one), least=LEAST_IMAGES),
+                verdict=judge(
+                    ends[i],
+                    float(expected[i]),
+                    margin,
+                    n=len(one),
+                    least=LEAST_IMAGES,
+                    p=float(adjusted[i]),
+                ),
                 evidence={"arm": "base"},
                 note=f"Images of all prompts perceived as {a} and {b}.",
-                detail={"effective_n": float(sizes[i])},
+                detail={"effective_n": float(sizes[i]), "p_adjusted": float(adjusted[i])},
             )
         )
     return findings

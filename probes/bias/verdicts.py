@@ -77,7 +77,7 @@ def judge_shares(found: Shares, study: Study) -> Judged:
                 ci = float(edges[0][i]), float(edges[1][i])
         elif ci is not None:
             usual = found.interval(i, 1 - ALPHA) or ci
-            p[i] = min(1.0, _normal_p(found.value[i], usual, low[i], high[i]) / share)
+            p[i] = min(1.0, normal_p(found.value[i], usual, low[i], high[i]) / share)
         cis.append(ci)
         inner.append(found.interval(i, 1 - 2 * ALPHA * share))
     adjusted = benjamini_hochberg(p)
@@ -96,7 +96,7 @@ def judge_shares(found: Shares, study: Study) -> Judged:
     return Judged(cis, p, adjusted, verdicts)
 
 
-def _normal_p(value: float, ci: Interval, low: float, high: float) -> float:
+def normal_p(value: float, ci: Interval, low: float, high: float) -> float:
     """Two-sided p of low ≤ θ ≤ high, the error read from the interval's side that faces it."""
     z = float(norm.ppf(1 - ALPHA / 2))
     if low <= value <= high:

@@ -12,7 +12,7 @@ from audit.statistics import benjamini_hochberg, paired_proportions
 
 from .reading import PROBE, Floats
 from .settings import Attribute
-from .verdicts import ALPHA
+from .verdicts import ALPHA, LEAST_IMAGES
 
 PERMUTATIONS = 999
 LEAST_SEEDS = 10
@@ -47,7 +47,15 @@ def wording(frame: pd.DataFrame, labels: pd.Series, attribute: Attribute) -> lis
     adjusted = benjamini_hochberg([p for *_, p, _ in found])
     findings = []
     for (subject, grid, spread, floor, p, ci), p_adjusted in zip(found, adjusted, strict=True):
-        verdict = judge(ci, 0.0, attribute.margin, side="above", p=p_adjusted)
+        verdict = judge(
+            ci,
+            0.0,
+            attribute.margin,
+            side="above",
+            n=len(grid),
+            least=LEAST_IMAGES,
+            p=p_adjusted,
+        )
         findings.append(
             Finding(
                 PROBE,

@@ -175,13 +175,13 @@ def test_a_wording_that_shifts_the_share_is_found_and_chance_is_not():
         rng = np.random.default_rng(seed)
         frame = pd.concat(
             [
-                uses(JOBS[:4], 40, template=name, arm=arm)
+                uses(JOBS[:4], 60, template=name, arm=arm)
                 for name, arm in (("main", "base"), ("b", "wording"), ("c", "wording"))
             ],
             ignore_index=True,
         )
         # What a seed shows depends on the seed first: pairs resemble each other.
-        tendency = {(job, i): rng.random() for job in JOBS[:4] for i in range(40)}
+        tendency = {(job, i): rng.random() for job in JOBS[:4] for i in range(60)}
         base = np.array([tendency[key] for key in zip(frame.subject, frame["index"], strict=True)])
         own = np.where(rng.random(len(frame)) < 0.5, base, rng.random(len(frame)))
         moved = shift * ((frame.template == "c") & (frame.subject == "job0"))
@@ -295,6 +295,33 @@ def test_an_identity_that_exceeds_only_alone_is_inconclusive_among_many():
     assert alone[0].verdict == "exceeds" and alone[0].detail["p_adjusted"] < 0.05
     assert among[0].ci == alone[0].ci and among[0].verdict == "inconclusive"
     assert len(among) == 20 and among[0].detail["p_adjusted"] > 0.05
+
+
+def test_a_wording_and_a_cell_of_too_few_images_have_no_verdict():
+    (attribute,) = asked(suite()).attributes
+    frame = pd.concat([uses(["job0"], 49), uses(["job0"], 49, template="b", arm="wording")])
+    frame = frame.reset_index(drop=True)
+    said = pd.Series(np.where(frame.template == "b", "female", "male"))
+    (found,) = wording.wording(frame, said, attribute)
+    assert found.estimate == 1 and found.ci[0] > 0.8 and found.verdict == "inconclusive"
+    one, two = asked(suite(attributes=("gender", "skin"))).attributes
+    rows = uses(["job0"], 49)
+    told = {"gender": pd.Series(["female"] * 49), "skin": pd.Series(["dark"] * 49)}
+    assert intersections(rows, told, (one, two))[0] == []
+
+
+def test_a_cell_that_exceeds_only_alone_is_inconclusive_among_nine():
+    content = suite(attributes=("skin",))
+    skin = content["attributes"]["skin"]
+    content["attributes"]["age"] = {**skin, "metric": "share_old", "positive": "dark"}
+    content["demographics"]["attributes"] = ["skin", "age"]
+    first, second = asked(content).attributes
+    cells = [(a, b) for a in first.labels for b in second.labels]
+    images = [cell for cell, n in zip(cells, [228, *[84] * 8], strict=True) for _ in range(n)]
+    told = {"skin": pd.Series([a for a, _ in images]), "age": pd.Series([b for _, b in images])}
+    found, _ = intersections(uses(["job0"], len(images)), told, (first, second))
+    assert len(found) == 9 and found[0].ci[0] > 1 / 9 + 0.1
+    assert found[0].verdict == "inconclusive" and found[0].detail["p_adjusted"] > 0.05
 
 
 def test_a_cell_that_is_missing_is_found(tmp_path: Path):
