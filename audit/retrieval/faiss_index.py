@@ -29,6 +29,7 @@ from .exact import cosines, unit_queries
 from .filters import Selection
 from .folder import PARTS, EmbeddingFolder, Modality
 from .metadata import MetadataFiles, one_line
+from .remote import FAR
 
 TILE = 256
 """Queries that are re-ranked at once: what bounds the memory of their candidates."""
@@ -59,7 +60,7 @@ class FaissIndex:
         candidates: int | None = None,
         skip_damaged: bool = False,
     ) -> None:
-        self.name = str(path)
+        self.name, self.modality = str(path), modality
         self._index = read(path)
         self.dimension = int(self._index.d)
         self.exact = True
@@ -103,12 +104,26 @@ class FaissIndex:
         wanted = min(self._candidates or max(10 * k, 100), len(self))
         for start in range(0, len(unit), TILE):
             tile = unit[start : start + TILE]
-            _, ids = self._index.search(tile.astype(np.float32), max(wanted, k), params=parameters)
+            said, ids = self._index.search(
+                tile.astype(np.float32), max(wanted, k), params=parameters
+            )
             query, column = np.nonzero(ids >= 0)
             found = ids[query, column]
             rows, row = np.unique(found, return_inverse=True)
-            best.merge(query + start, found, cosines(tile, self._full(rows), query, row))
+            scores = cosines(tile, self._full(rows), query, row)
+            self._belongs(self._cosine(said[query, column]), scores)
+            best.merge(query + start, found, scores)
         return best.neighbours(self._left_out)
+
+    def _belongs(self, said: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
+        """Refuse full vectors of other rows than the index was built from."""
+        error = np.abs(scores - said)[np.isfinite(scores) & np.isfinite(said)]
+        unit = bool((np.abs(said[np.isfinite(said)]) < 1.5).all())  # else it holds no unit vectors
+        if self.folder is not None and unit and len(error) and error.mean() > FAR:
+            raise AuditError(
+                f"the vectors in {self.folder.path} give other similarities than {self.name}, by "
+                f"{error.mean():.2f} on average: it was built from others"
+            )
 
     def _as_given(self, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Neighbours:
         """faiss's own rows and scores, equal scores by id."""

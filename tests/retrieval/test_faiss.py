@@ -186,6 +186,15 @@ def test_an_index_of_other_embeddings_is_refused(tmp_path: Path, folder: Path, v
         open_index(folder / "image.index", embeddings=other)
 
 
+def test_vectors_of_other_rows_are_noticed_though_their_number_fits(
+    tmp_path: Path, vectors, queries
+):
+    write(vectors, "Flat", tmp_path / "image.index")
+    turned = make(tmp_path / "other", [np.roll(rows, 1, axis=1) for rows in vectors])
+    with pytest.raises(AuditError, match="give other similarities"):
+        open_index(tmp_path / "image.index", embeddings=turned).search(queries, 3)
+
+
 def test_what_an_index_cannot_do_is_said(tmp_path: Path, vectors, queries):
     write(vectors, "Flat", tmp_path / "image.index")
     with pytest.raises(AuditError, match="nprobe does not apply"):
