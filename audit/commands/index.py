@@ -1,4 +1,4 @@
-"""``t2i-audit index``: embed, build, search, serve."""
+"""``t2i-audit index``: embed, build, load, search, serve."""
 
 from __future__ import annotations
 
@@ -144,6 +144,35 @@ def build(
 
 
 @index.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("where", metavar="qdrant:PLACE#COLLECTION")
+@click.option("--text", is_flag=True, help="Load the texts' embeddings instead.")
+@click.option("--allow-legacy-laion", is_flag=True, help="See t2i-audit index search --help.")
+@_json
+def load(folder: Path, where: str, text: bool, allow_legacy_laion: bool, as_json: bool) -> None:
+    """Load the embeddings in FOLDER into a collection of Qdrant, for a cluster.
+
+    PLACE is a folder or a server, http(s)://HOST:PORT, whose key is read from QDRANT_API_KEY. The
+    same command goes on where it was stopped. Search it by the same name.
+    """
+    from audit.retrieval.folder import EmbeddingFolder
+    from audit.retrieval.opening import refuse_folder
+    from audit.retrieval.qdrant import load as make
+
+    if not where.startswith("qdrant:"):
+        raise AuditError(f"'{where}' is no place of Qdrant: write qdrant:PLACE#COLLECTION")
+    refuse_folder(folder, allow_legacy_laion)
+    embeddings = EmbeddingFolder(folder, _modality(text))
+    sent, left_out = make(embeddings, where.removeprefix("qdrant:"), progress=True)
+    if as_json:
+        click.echo(json.dumps({"sent": sent, "left_out": left_out, "rows": len(embeddings)}))
+        return
+    click.echo(f"{sent} of {len(embeddings)} rows sent: {where}")
+    if left_out:
+        click.echo(f"{left_out} rows are zero or not finite and were left out", err=True)
+
+
+@index.command()
 @click.argument("where", metavar="INDEX")
 @click.argument("queries", required=False, type=click.Path(path_type=Path))
 @click.option("--query-text", "texts", multiple=True, help="Instead of QUERIES; repeatable.")
@@ -155,9 +184,17 @@ def build(
     "--exclude", type=click.Path(path_type=Path), help="A file of ids, URLs, md5s or sha256s."
 )
 @click.option("--allow-legacy-laion", is_flag=True, help="Open LAION data of before 2024.")
-@click.option("--embeddings", type=click.Path(path_type=Path), help="Vectors of a faiss index.")
+@click.option(
+    "--embeddings",
+    type=click.Path(path_type=Path),
+    help="The folder that a faiss index, a server's or Qdrant's was built from.",
+)
 @click.option("--nprobe", type=click.IntRange(1), help="Lists of an IVF index that are searched.")
 @click.option("--skip-damaged", is_flag=True, help="Go on without damaged shards.")
+@click.option("--use-safety-model", is_flag=True, help="A server's own filter of images.")
+@click.option("--use-violence-detector", is_flag=True, help="Another of its filters.")
+@click.option("--unproven-filters", is_flag=True, help="Go on where no answer shows them in force.")
+@click.option("--insecure", is_flag=True, help="Allow plain http to another machine.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write .csv, .jsonl or .parquet.")
 @_json
 def search(
@@ -178,7 +215,10 @@ def search(
 ) -> None:
     """Search INDEX for the neighbours of QUERIES.
 
-    INDEX is an embedding folder (exact), a faiss index, or a server: http://HOST:PORT#NAME.
+    INDEX is an embedding folder (exact), a faiss index (FILE.index), a clip-retrieval server
+    (http://HOST:PORT#NAME) or a collection of Qdrant (qdrant:PLACE#COLLECTION). Scores of a server
+    are approximate (~) unless --embeddings names the folder it was built from.
+
     QUERIES is a .npy file of embeddings, an image, or a folder of images. Images and --query-text
     are embedded with --model, by default the one that INDEX's index.yaml names.
 
@@ -201,9 +241,6 @@ def search(
     exact = (Path(where).expanduser() / ("text_emb" if text else "img_emb")).is_dir()
     partial = out.with_name(out.name + ".partial") if out is not None and exact else None
     if exact:
-        for name in ("embeddings", "nprobe"):
-            if name in options:
-                raise AuditError(f"--{name} is for a faiss index; {where} is searched exactly")
         options |= {"device": device, "checkpoint": partial, "progress": True}
     opened = open_index(
         where,

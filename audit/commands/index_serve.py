@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--unsafe-address", is_flag=True, help="Allow a --host that other machines reach.")
 @click.option("--clip", help="Answer texts and images too: phantom, a folder, an architecture.")
 @click.option("--pretrained", help="The architecture's weights: open_clip's tag, or a file.")
+@click.option("--text", is_flag=True, help="Serve the texts' embeddings instead.")
 @click.option("--where", "filters", multiple=True, help="'punsafe < 0.45'; repeatable, all hold.")
 @click.option(
     "--exclude", type=click.Path(path_type=Path), help="A file of ids, URLs, md5s or sha256s."
@@ -44,6 +45,7 @@ def serve(
     unsafe_address: bool,
     clip: str | None,
     pretrained: str | None,
+    text: bool,
     filters: tuple[str, ...],
     exclude: Path | None,
     allow_legacy_laion: bool,
@@ -70,7 +72,11 @@ def serve(
             if name in opened:
                 raise AuditError(f"two indices are called '{name}': put NAME= before one")
             opened[name] = open_index(
-                where, filters=filters, exclude=exclude, allow_legacy_laion=allow_legacy_laion
+                where,
+                modality="text" if text else "image",
+                filters=filters,
+                exclude=exclude,
+                allow_legacy_laion=allow_legacy_laion,
             )
         encode = _encoder(clip, pretrained) if clip else None
         app = server.application(opened, encode, any_host=unsafe_address)

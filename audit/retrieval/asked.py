@@ -71,12 +71,19 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 def wanted(
-    document: Mapping[str, Any], dimension: int, *, clip: bool, punsafe: bool, vectors: bool
+    document: Mapping[str, Any],
+    dimension: int,
+    *,
+    modality: str,
+    clip: bool,
+    punsafe: bool,
+    vectors: bool,
 ) -> Wanted:
     """What a request to ``/knn-service`` asks for.
 
     Args:
         dimension: of the index.
+        modality: what it holds, ``image`` or ``text``.
         clip: whether there is a CLIP model for texts and images.
         punsafe: whether the metadata says what is unsafe.
         vectors: whether the index knows the vectors of its rows.
@@ -85,11 +92,9 @@ def wanted(
         Refused: it asks for nothing, for several things, or for what is not done here.
     """
     _refuse_unsupported(document, punsafe, vectors)
-    if document.get("modality") != "image":
-        raise Refused(
-            400,
-            f"modality must be 'image', not {_short(document.get('modality'))}: that is indexed",
-        )
+    if document.get("modality") != modality:
+        asked = _short(document.get("modality"))
+        raise Refused(400, f"modality must be '{modality}', not {asked}: that is indexed")
     shown = _whole(document, "num_images", None)
     rows = _whole(document, "num_result_ids", shown)
     given = [name for name in INPUTS if document.get(name) not in (None, "", [])]

@@ -107,7 +107,7 @@ class ClipRetrievalServer:
             embeddings = EmbeddingFolder(Path(embeddings), modality)
         dataset = read_card(embeddings.path).get("dataset") if embeddings is not None else None
         refuse_legacy(self._indice, self._columns(), dataset, allow_legacy_laion)
-        self._modality, self._folder, self._refine = modality, embeddings, refine
+        self.modality, self._folder, self._refine = modality, embeddings, refine
         self._selection = Selection(filters, exclude)
         self._filters = {
             "use_safety_model": use_safety_model,
@@ -228,7 +228,7 @@ class ClipRetrievalServer:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         body = {
             "embedding_input": query.tolist(),
-            "modality": self._modality,
+            "modality": self.modality,
             "indice_name": self._indice,
             "num_images": 1,  # rows with metadata, maybe a picture each; some servers fail at 0
             "num_result_ids": k,
@@ -255,7 +255,7 @@ class ClipRetrievalServer:
         raise FilterNotShown(
             f"{self.name} was asked for {asked}, which cannot be shown to be in force: {found} "
             "(a server that loaded no such filter ignores it in silence); start it with the "
-            "filter, filter by metadata instead, or open it with unproven_filters=True"
+            "filter, filter by metadata instead, or say unproven_filters (--unproven-filters)"
         )
 
     def _check_cosines(self, scores: Sequence[NDArray[np.float32]]) -> None:

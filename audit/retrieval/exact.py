@@ -57,6 +57,7 @@ class ExactIndex:
     ) -> None:
         self.folder = folder
         self.name, self.dimension = str(folder.path), folder.dimension
+        self.modality = folder.modality
         self._options: dict[str, Any] = {
             "selection": selection,
             "device": device,

@@ -37,7 +37,7 @@ ADDRESS = {
     "http://127.0.0.1:1234#my-index",
     "instead": "leave them out",
     "gets": "the queries",
-    "allow": "open it with insecure=True",
+    "allow": "say insecure (--insecure)",
 }
 LONGEST_ID = 2**63 - 1
 LINE = 300

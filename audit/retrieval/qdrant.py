@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from audit.backends.http import is_loopback
 from audit.errors import AuditError, Incomplete
 
 from .base import Neighbours
 from .card import read_card, refuse_legacy
 from .exact import unit_queries
 from .filters import Selection
-from .folder import EmbeddingFolder
+from .folder import EmbeddingFolder, Modality
 from .remote import best_of
 
 if TYPE_CHECKING:
@@ -41,13 +44,14 @@ class QdrantIndex:
 
     Args:
         where: the place and the collection.
+        modality: what it holds; :func:`load` notes it.
         embeddings: the embedding folder that it was loaded from, where it is at hand: `refine`
             times as many rows are asked for and scored anew, and the best are kept.
         exhaustive: let Qdrant compare every row instead of going through its graph.
         filters, exclude: see :func:`audit.retrieval.open_index`.
         allow_legacy_laion: open a collection that looks like LAION's of before its cleaning
             (:mod:`.card`); :func:`load` takes along what the folder declares.
-        api_key: of a server.
+        api_key: of a server; default: the environment variable ``QDRANT_API_KEY``.
         timeout: seconds for one request.
         client: an open client, instead of one of its own.
 
@@ -59,6 +63,7 @@ class QdrantIndex:
         self,
         where: str,
         *,
+        modality: Modality = "image",
         embeddings: EmbeddingFolder | Path | None = None,
         refine: int = 4,
         exhaustive: bool = False,
@@ -70,9 +75,9 @@ class QdrantIndex:
         client: QdrantClient | None = None,
     ) -> None:
         place, self._collection = _parts(where)
-        self.name = f"qdrant:{where}"
+        self.name, self.modality = f"qdrant:{where}", modality
         if isinstance(embeddings, str | Path):
-            embeddings = EmbeddingFolder(Path(embeddings))
+            embeddings = EmbeddingFolder(Path(embeddings), modality)
         self._folder, self._refine, self._exhaustive = embeddings, refine, exhaustive
         self._selection = Selection(filters, exclude)
         if client is None and not place.startswith(("http://", "https://")):
@@ -91,12 +96,17 @@ class QdrantIndex:
                 there = [one.name for one in self._client.get_collections().collections]
                 raise AuditError(
                     f"{place} has no collection '{self._collection}'; there are: "
-                    f"{', '.join(there) or 'none'}; load one with audit.retrieval.qdrant.load"
+                    f"{', '.join(there) or 'none'}; load one with t2i-audit index load"
                 )
             config = self._client.get_collection(self._collection).config
             points, _ = self._client.scroll(self._collection, limit=1)
         columns = list(points[0].payload or {}) if points else []
-        dataset = (config.metadata or {}).get("dataset")
+        declared = config.metadata or {}
+        dataset, held = declared.get("dataset"), declared.get("modality", self.modality)
+        if held != self.modality:
+            raise AuditError(
+                f"{self.name} holds embeddings of modality {held}, not {self.modality}"
+            )
         refuse_legacy(self._collection, columns, dataset, allow_legacy_laion)
         params = config.params.vectors
         if params is None or isinstance(params, dict) or params.distance.value != "Cosine":
@@ -211,7 +221,7 @@ def load(
                     vectors_config=models.VectorParams(
                         size=folder.dimension, distance=models.Distance.COSINE
                     ),
-                    metadata=read_card(folder.path),
+                    metadata=read_card(folder.path) | {"modality": folder.modality},
                 )
             there = _done(client, collection, folder, where)
             done = there if there == len(folder) else there // batch * batch
@@ -301,8 +311,14 @@ def _open(place: str, api_key: str | None, timeout: int) -> QdrantClient:
         from qdrant_client import QdrantClient
     except ImportError as error:
         raise AuditError("qdrant-client is missing: pip install 't2i-audit[qdrant]'") from error
+    api_key = api_key or os.environ.get("QDRANT_API_KEY") or None
     with _errors(f"qdrant:{place}"):
         if place.startswith(("http://", "https://")):
+            url = urlsplit(place)
+            if api_key and url.scheme == "http" and not is_loopback(url.hostname or ""):
+                raise AuditError(
+                    f"{place} is another machine and would get the key unencrypted; use https"
+                )
             return QdrantClient(
                 url=place, api_key=api_key, timeout=timeout, check_compatibility=False
             )
@@ -320,6 +336,8 @@ def _errors(name: str) -> Iterator[None]:
         raise
     except ResponseHandlingException as error:
         raise Incomplete(f"no answer from {name} ({_line(error)}); try again") from error
+    except json.JSONDecodeError as error:
+        raise AuditError(f"{name} answers with no JSON: it is no server of Qdrant") from error
     except (ApiException, ValueError, RuntimeError, OSError) as error:
         raise AuditError(f"{name}: {_line(error)}") from error
 

@@ -115,6 +115,7 @@ class Service:
         question = wanted(
             document,
             served.index.dimension,
+            modality=getattr(served.index, "modality", "image"),
             clip=self._clip,
             punsafe=served.answerer.says_unsafe,
             vectors=served.answerer.knows_vectors,

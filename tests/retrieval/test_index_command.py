@@ -79,6 +79,49 @@ def test_results_are_written_and_the_state_is_removed(tmp_path: Path, suffix: st
     assert [path.name for path in tmp_path.glob("found*")] == [out.name]
 
 
+def test_an_index_of_texts_is_scored_by_the_texts_vectors(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    images, texts = clustered(rng, 60), clustered(rng, 60)
+    folder = make(make(tmp_path / "e", [images]), [texts], part="text_emb")
+    np.save(tmp_path / "q.npy", clustered(rng, 3).astype("f4"))
+    assert call("build", folder, "--text").exit_code == 0
+    found = []
+    for arguments in (
+        (folder, "--text"),
+        (folder / "text.index",),
+        (folder / "text.index", "--text"),
+    ):
+        result = call("search", *arguments, tmp_path / "q.npy", "-k", 3, "--json")
+        assert result.exit_code == 0, result.exception
+        found.append(json.loads(result.stdout)["neighbours"])
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_folder_is_loaded_into_qdrant_and_searched_there(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    folder = make(tmp_path / "e", [clustered(rng, 40)])
+    np.save(tmp_path / "q.npy", clustered(rng, 2).astype("f4"))
+    place = f"qdrant:{tmp_path / 'qdrant'}#rows"
+    result = call("load", folder, place, "--json")
+    assert result.exit_code == 0, result.exception
+    assert json.loads(result.stdout) == {"sent": 40, "left_out": 0, "rows": 40}
+    # The same command goes on: nothing is left to send.
+    assert call("load", folder, place).stdout.startswith("0 of 40 rows sent")
+    found = []
+    for where in (folder, place):
+        result = call("search", where, tmp_path / "q.npy", "-k", 3, "--json")
+        assert result.exit_code == 0, result.exception
+        rows = json.loads(result.stdout)["neighbours"]
+        found.append([(row["query"], row["id"], row["caption"]) for row in rows])
+    assert found[0] == found[1]
+    assert "'nprobe' does not apply to" in said(
+        call("search", place, tmp_path / "q.npy", "--nprobe", 2)
+    )
+    assert "of modality image, not text" in said(
+        call("search", place, tmp_path / "q.npy", "--text")
+    )
+
+
 def test_what_is_left_out_is_said(tmp_path: Path):
     folder = make(tmp_path / "e", [np.eye(4), np.eye(4)], punsafe=np.arange(8) / 10)
     np.save(tmp_path / "q.npy", np.eye(4, dtype="f4")[:1])
@@ -162,7 +205,10 @@ def test_wrong_use_is_said_in_one_line(tmp_path: Path):
     cases = [
         (("search", folder), "either QUERIES or --query-text"),
         (("search", folder, tmp_path / "q.npy", "--out", tmp_path / "x.txt"), "must end in .csv"),
-        (("search", folder, tmp_path / "q.npy", "--nprobe", 2), "--nprobe is for a faiss index"),
+        (("search", folder, tmp_path / "q.npy", "--nprobe", 2), "'nprobe' does not apply to"),
+        (("search", folder, tmp_path / "q.npy", "--insecure"), "'insecure' does not apply to"),
+        (("search", folder / "image.index", tmp_path / "q.npy", "--text"), "an index of images"),
+        (("load", folder, tmp_path / "x"), "no place of Qdrant"),
         (("search", folder, tmp_path / "ids.npy"), "not a matrix of floats"),
         (("search", folder, tmp_path / "no.npy"), "cannot read the queries"),
         (("search", folder, "--query-text", "x"), "which CLIP embeds the queries"),
@@ -184,6 +230,6 @@ def test_help_answers_at_once_and_names_every_command():
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert time.process_time() - start < 1
-    for name in ("build", "embed", "search", "serve"):
+    for name in ("build", "embed", "load", "search", "serve"):
         assert f"\n  {name} " in shown.stdout
     assert shown.stdout.strip().endswith("[]"), shown.stderr

@@ -134,6 +134,13 @@ def test_what_the_folder_declares_goes_along(folder: EmbeddingFolder):
     assert len(QdrantIndex(":memory:#not-laion", client=client)) == 120
 
 
+def test_a_key_is_not_sent_unencrypted_to_another_machine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+    with pytest.raises(AuditError, match="would get the key unencrypted") as caught:
+        open_index("qdrant:http://qdrant.example:6333#rows")
+    assert "secret" not in str(caught.value)
+
+
 def test_filters_and_exclusions_leave_rows_out(folder: EmbeddingFolder, place: str, tmp_path: Path):
     load(folder, place)
     ids = nearest(ROWS, QUERIES[:1], 120)[0][0]

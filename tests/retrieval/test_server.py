@@ -134,6 +134,20 @@ def test_metadata_comes_in_the_order_asked_for(address: tuple[str, int]):
     assert ask(address, "/metadata", {"indice_name": "tiny", "ids": []}) == (200, [])
 
 
+def test_an_index_of_texts_answers_questions_for_texts(tmp_path: Path):
+    rows = vectors(50, seed=4)
+    folder = write_folder(tmp_path / "texts", rows)
+    for file in folder.glob("img_emb/*"):
+        file.rename(file.with_name(file.name.replace("img", "text")))
+    (folder / "img_emb").rename(folder / "text_emb")
+    with serving({"tiny": open_index(folder, modality="text")}) as running:
+        status, found = ask(running, "/knn-service", question(modality="text"))
+        assert status == 200
+        assert [row["id"] for row in found] == nearest(rows, QUERIES[:1], 5)[0][0].tolist()
+        status, refusal = ask(running, "/knn-service", question())
+        assert status == 400 and "modality must be 'text'" in refusal["message"]
+
+
 def test_the_list_of_indices_and_the_counts(address: tuple[str, int]):
     assert ask(address, "/indices-list", method="GET") == (200, ["tiny"])
     ask(address, "/knn-service", question())
