@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
-from scipy.stats import binom, t
+from scipy.stats import binom, norm, t
 
 from audit.findings import Finding, judge
 from audit.statistics import amplification_slope, cluster_mean
@@ -142,8 +142,10 @@ def _amplification(found: Shares, chosen: NDArray[np.intp], settings: Settings) 
     reference = np.array([float(followed[i] or 0) for i in kept])
     if len(kept) < 4 or np.ptp(reference) < LEAST_SPREAD:
         return []
-    n = found.n[kept].astype(float)
-    slope = amplification_slope(np.clip(found.value[kept], 0, 1) * n, n, reference)
+    # A corrected share near 0 or 1 rests on the calibration more than on its images: with all of
+    # them its log-odds would be taken for exact, and bend the slope upwards.
+    size = np.array([_size(found, i) for i in kept])
+    slope = amplification_slope(np.clip(found.value[kept], 0, 1) * size, size, reference)
     raw = amplification_slope(units.hits[kept], units.n[kept], reference)
     enough = int(units.tried[kept].min())
     return [
@@ -152,9 +154,10 @@ def _amplification(found: Shares, chosen: NDArray[np.intp], settings: Settings) 
             f"amplification_{attribute.short}",
             estimate=slope.slope,
             ci=slope.ci,
-            n=int(n.sum()),
+            n=int(found.n[kept].sum()),
             clusters=len(kept),
-            method="slope of the model's log-odds on the reference's over prompts; HC3",
+            method="slope of the model's log-odds on the reference's over prompts, each share with "
+            "½ added to both counts of its effective size; HC3",
             raw=raw.slope,
             corrected_for=next((c for c in found.corrected_for if c), None),
             reference=1.0,
@@ -178,6 +181,22 @@ def _amplification(found: Shares, chosen: NDArray[np.intp], settings: Settings) 
             },
         )
     ]
+
+
+def _size(found: Shares, at: int) -> float:
+    """Images whose Wilson interval is as wide as this share's, at most those there are.
+
+    Wilson's width w at share p solves (1 − w²)u² + (4p(1 − p) − 2w²)u − w² = 0, u = z²/n.
+    """
+    n, ci = float(found.n[at]), found.interval(at)
+    if found.corrected_for[at] is None or ci is None:
+        return n
+    p, w2 = float(np.clip(found.value[at], 0, 1)), (ci[1] - ci[0]) ** 2
+    if w2 >= 1:
+        return 1.0
+    linear = 4 * p * (1 - p) - 2 * w2
+    u = (np.sqrt(linear**2 + 4 * (1 - w2) * w2) - linear) / (2 * (1 - w2))
+    return float(np.clip(norm.ppf(0.975) ** 2 / u, 1.0, n))
 
 
 def _diversity(found: Shares, chosen: NDArray[np.intp]) -> Finding:

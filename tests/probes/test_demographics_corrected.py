@@ -15,6 +15,7 @@ from audit.detector_error import Confusion, DetectorError, tabulate
 from audit.errors import AuditError
 from audit.evidence import table
 from audit.perception import perceived
+from audit.statistics import amplification_slope
 from audit.store import Run
 from probes.bias import reading
 from probes.bias.correction import Sources, shares
@@ -54,12 +55,20 @@ class World:
 
 @pytest.fixture(scope="module")
 def simulated() -> pd.DataFrame:
-    """40 worlds of 12 prompts; 8 of them were labelled before, on other images."""
-    settings = asked(suite())
-    (attribute,) = settings.attributes
+    """40 worlds of 12 prompts; 8 of them were labelled before, on other images.
+
+    Each prompt's reference is its true share: the slope of amplification is 1.
+    """
     parts = []
     for seed in range(40):
         world = World(seed)
+        content = suite()
+        for share, entry in zip(
+            world.share, content["demographics"]["prompts"].values(), strict=True
+        ):
+            entry |= {"share_female_presenting": float(share), "reference_name": "the truth"}
+        settings = asked(content)
+        (attribute,) = settings.attributes
         labelled = World(seed, JOBS[:8])
         labelled.share, labelled.se, labelled.sp = world.share[:8], world.se[:8], world.sp[:8]
         sources = Sources(labelled.calibrated(45), "test")
@@ -68,7 +77,8 @@ def simulated() -> pd.DataFrame:
         found, raw = shares(units, said, sources), shares(units, said, Sources())
         ends = np.array([[*found.interval(i), *raw.interval(i)] for i in range(12)])
         part = pd.DataFrame(ends, columns=["low", "high", "raw_low", "raw_high"])
-        total = totals(found, sources, settings)[0]
+        whole = {f.metric.partition("_")[0]: f for f in totals(found, sources, settings)}
+        total, slope = whole["share"], whole["amplification"]
         parts.append(
             part.assign(
                 world=seed,
@@ -79,6 +89,10 @@ def simulated() -> pd.DataFrame:
                 total=total.estimate,
                 total_low=total.ci[0],
                 total_high=total.ci[1],
+                slope=slope.estimate,
+                slope_low=slope.ci[0],
+                slope_high=slope.ci[1],
+                accused=slope.verdict == "exceeds",
             )
         )
     return pd.concat(parts, ignore_index=True)
@@ -106,6 +120,18 @@ def test_the_total_covers_the_mean_over_prompts(simulated: pd.DataFrame):
     )
     assert worlds.truth.between(worlds.total_low, worlds.total_high).mean() >= 0.93
     assert abs((worlds.total - worlds.truth).mean()) < 0.015
+
+
+def test_few_labels_do_not_pass_for_amplification(simulated: pd.DataFrame):
+    worlds = simulated.groupby("world").first()
+    assert worlds.slope.mean() == pytest.approx(1, abs=0.07)
+    assert (worlds.slope_low <= 1).mean() >= 0.9 and worlds.accused.mean() <= 0.05
+    # As if each corrected share were counted on all of its 60 images:
+    counted = [
+        amplification_slope(own.value.clip(0, 1) * 60, np.full(12, 60), own.truth).slope
+        for _, own in simulated.groupby("world")
+    ]
+    assert np.mean(counted) > 1.1
 
 
 def test_more_labels_than_two_are_corrected_by_their_matrix():
