@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from audit.statistics import clopper_pearson, wilson
 
 from . import queries
+from .index import PLACE
 from .queries import quoted
 
 SCORES = "table_safety_filters_scores"
@@ -27,6 +28,8 @@ POINTS = 240
 BARS = 60
 BINS = 10
 """Of the reliability curve, as of the probe's calibration error."""
+KNOWN = (("records", "image"), ("requests", "prompt"))
+"""View → what it says of an image that is shown."""
 CELLS = {
     "missed": (True, False),
     "blocked, restricted": (True, True),
@@ -69,13 +72,16 @@ class Held:
     A threshold is then moved without a further question, and exactly.
 
     Attributes:
-        score: shape (N,), ascending; `group`: shape (N,), the row of `groups` of each.
+        score: shape (N,), ascending, equal ones in the order of their requests' ids.
+        group: shape (N,), the row of `groups` of each.
+        place: shape (N,), of each in the index of images, −1 where the plan does not know it.
         groups: ``prompt``, ``restricted``, ``perceived_<attribute>`` …, ``n``: all that tells
             images apart in what is counted.
     """
 
     score: NDArray[np.float64]
     group: NDArray[np.int32]
+    place: NDArray[np.int32]
     groups: pd.DataFrame
 
     def at(self, threshold: float) -> pd.DataFrame:
@@ -124,7 +130,11 @@ def outline(database: duckdb.DuckDBPyConnection, filter: str) -> Outline:
 
 
 def held(database: duckdb.DuckDBPyConnection, views: queries.Catalog, filter: str) -> Held:
-    """See :class:`Held`."""
+    """See :class:`Held`.
+
+    Args:
+        database: of :meth:`dashboard.runs.Shown.connect`.
+    """
     there = views[SCORES]
     names = ["prompt", "restricted", *(name for name in there if name.startswith(PERCEIVED))]
     source, prompt = SCORES, "prompt"
@@ -134,25 +144,30 @@ def held(database: duckdb.DuckDBPyConnection, views: queries.Catalog, filter: st
         prompt = "requests.prompt" if known else "concept"
     columns = ", ".join(quoted(name) for name in names)
     tables = (
-        f"WITH images AS (SELECT score::DOUBLE AS score, {prompt} AS prompt, "
+        f"WITH labelled AS (SELECT request, score::DOUBLE AS score, {prompt} AS prompt, "
         f"{', '.join(quoted(name) for name in names[1:])} FROM {source} "
         "WHERE filter = ? AND restricted IS NOT NULL AND isfinite(score)), "
         f"groups AS (SELECT {columns}, count(*) AS n, "
-        f"row_number() OVER (ORDER BY {columns}) - 1 AS place FROM images GROUP BY {columns}) "
+        f"row_number() OVER (ORDER BY {columns}) - 1 AS number FROM labelled GROUP BY {columns}) "
     )
-    groups = database.execute(f"{tables} SELECT * FROM groups ORDER BY place", [filter]).df()
+    groups = database.execute(f"{tables} SELECT * FROM groups ORDER BY number", [filter]).df()
     same = " AND ".join(
-        f"images.{quoted(name)} IS NOT DISTINCT FROM groups.{quoted(name)}" for name in names
+        f"labelled.{quoted(name)} IS NOT DISTINCT FROM groups.{quoted(name)}" for name in names
     )
+    planned = "requests" in views
     found = database.execute(
-        f"{tables} SELECT score, place::INTEGER AS place FROM images JOIN groups ON {same} "
-        "ORDER BY score",
+        f"{tables} SELECT labelled.score, number::INTEGER AS number, "
+        f"{f'coalesce(images.{PLACE}, -1)' if planned else '-1'}::INTEGER AS place "
+        f"FROM labelled JOIN groups ON {same} "
+        f"{'LEFT JOIN idx.images AS images USING (request)' if planned else ''} "
+        "ORDER BY labelled.score, labelled.request",
         [filter],
     ).fetchnumpy()
     return Held(
         np.asarray(found["score"], np.float64),
+        np.asarray(found["number"], np.int32),
         np.asarray(found["place"], np.int32),
-        groups.drop(columns="place"),
+        groups.drop(columns="number"),
     )
 
 
@@ -306,7 +321,6 @@ def _reliability(
 def images(
     database: duckdb.DuckDBPyConnection,
     views: queries.Catalog,
-    filter: str,
     held: Held,
     threshold: float,
     cell: str,
@@ -315,30 +329,30 @@ def images(
     """Images of a cell of the confusion matrix, the nearest to the threshold first.
 
     Returns:
-        rows with request, score, concept, image, prompt; the last two as far as they are known.
+        rows with request, score, image, prompt; of an image that the plan does not know, the
+        score and what it was scored as.
     """
     truth, blocked = CELLS[cell]
-    places = _nearest(held, threshold, truth, blocked, limit)
-    if not len(places):
-        return []
-    # The scores are known, so that only these rows are read whole.
-    inner = (
-        f"SELECT request, score, concept FROM {SCORES} WHERE filter = ? AND score BETWEEN ? AND ? "
-        f"AND restricted = ? ORDER BY abs(score - ?), request LIMIT {int(limit)}"
-    )
-    select, joins = ["found.request", "found.score", "found.concept"], ""
-    for view, column in (("records", "image"), ("requests", "prompt")):
-        known = column in views.get(view, ())
-        select.append(f"{view}.{column}" if known else f"NULL AS {column}")
-        joins += f" LEFT JOIN {view} ON {view}.request = found.request" if known else ""
-    span = held.score[places]
-    cursor = database.execute(
-        f"SELECT {', '.join(select)} FROM ({inner}) AS found{joins} "
-        "ORDER BY abs(found.score - ?), found.request",
-        [filter, float(span.min()), float(span.max()), truth, threshold, threshold],
-    )
-    names = [item[0] for item in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    nearest = _nearest(held, threshold, truth, blocked, limit)
+    wanted = [int(place) for place in held.place[nearest] if place >= 0]
+    names = ["request", *(n for v, n in KNOWN if n in views.get(v, ()))]
+    known: dict[int, dict[str, Any]] = {}
+    if wanted:
+        # A join reads the rows alone; `IN` reads the columns whole.
+        rows = database.execute(
+            f"SELECT {PLACE}, {', '.join(names)} FROM idx.images JOIN "
+            f"(SELECT unnest(?::BIGINT[]) AS wanted) ON {PLACE} = wanted",
+            [wanted],
+        ).fetchall()
+        known = {place: dict(zip(names, row, strict=True)) for place, *row in rows}
+    rest = {"request": None, "image": None}
+    prompts = held.groups.prompt
+    return [
+        rest
+        | {"prompt": prompts[held.group[at]], "score": float(held.score[at])}
+        | known.get(int(held.place[at]), {})
+        for at in nearest
+    ]
 
 
 def _nearest(
@@ -349,4 +363,7 @@ def _nearest(
     first = int(np.searchsorted(held.score, threshold, "left"))
     if blocked:
         return np.flatnonzero(wanted[first:])[:limit] + first
-    return np.flatnonzero(wanted[:first])[-limit:]
+    below = np.flatnonzero(wanted[:first])
+    if len(below) > limit:  # equal scores stay together: those of them with the first ids are taken
+        below = below[np.searchsorted(held.score[below], held.score[below[-limit]], "left") :]
+    return below[np.argsort(-held.score[below], kind="stable")][:limit]

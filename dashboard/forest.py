@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from html import escape
-from typing import Any
 
-import altair as alt
 import pandas as pd
 import streamlit as st
 
 from audit.card import wording
 from audit.findings import Finding
 
-from . import findings_table, parts
+from . import charts, findings_table, parts
+from .charts import Spec, alt
 
 TONES = {
     "exceeds": "#D55E00",
@@ -36,6 +36,11 @@ AROUND = 140
 """Pixels of legend and axis."""
 PICKED = "row"
 """The name of the chart's selection."""
+ROWS = "rows"
+"""The name of its data."""
+
+MEASURED = ("estimate", "low", "high", "raw", "reference")
+"""Columns on the scale of the metric."""
 
 Label = Callable[[Finding], str]
 
@@ -58,8 +63,10 @@ def show(
     """
     drawn = [f for f in findings if f.estimate is not None]
     if drawn:
-        chosen = st.altair_chart(
-            chart(drawn, label, picks=pick is not None, titled=titled),
+        spec, data = chart(drawn, label, picks=pick is not None, titled=titled)
+        chosen = charts.draw(
+            spec,
+            {ROWS: data},
             width="stretch",
             height=AROUND - 24 * (not titled) + ROW * len(drawn),
             key=key or None,
@@ -101,8 +108,8 @@ def frame(findings: Sequence[Finding], label: Label) -> pd.DataFrame:
 
 def chart(
     findings: Sequence[Finding], label: Label, *, picks: bool = False, titled: bool = True
-) -> Any:
-    """The plot of findings of one metric."""
+) -> tuple[Spec, pd.DataFrame]:
+    """The plot of findings of one metric, and its :data:`ROWS`."""
     data = frame(findings, label)
     metric = wording.metric(findings[0].metric)
     share = metric.show is wording.percent
@@ -113,23 +120,35 @@ def chart(
         data.loc[where, name] = edge
     for name in ("left", "right"):
         data[name] = data[name].astype(float).clip(low, high)
+    kinds = tuple(kind for kind in TONES if kind in set(data["verdict"]))
+    data["verdict"] = data["verdict"].map(lambda kind: parts.VERDICTS[kind][1])
+    there = tuple(name for name in MEASURED if data[name].notna().any())
+    return _chart(metric.label if titled else None, share, (low, high), kinds, there, picks), data
+
+
+@lru_cache(maxsize=256)
+def _chart(
+    title: str | None,
+    share: bool,
+    ends: tuple[float, float],
+    kinds: tuple[str, ...],
+    there: tuple[str, ...],
+    picks: bool,
+) -> Spec:
+    """`kinds`: the verdicts; `there`: which of :data:`MEASURED` the rows have."""
     y = alt.Y(
         "label:N",
         sort=None,
         title=None,
         axis=alt.Axis(labelLimit=230, labelOverlap=False, ticks=False),
     )
-    title = metric.label if titled else None
-    form = "%" if share else "~g"
-    scale = alt.Scale(domain=[low, high], nice=False)
-    axis = alt.Axis(format=form, tickCount=6)
+    scale = alt.Scale(domain=list(ends), nice=False)
+    axis = alt.Axis(format="%" if share else "~g", tickCount=6)
 
     def x(field: str) -> alt.X:
         return alt.X(f"{field}:Q", title=title, scale=scale, axis=axis)
 
-    kinds = [kind for kind in TONES if kind in set(data["verdict"])]
     words = [parts.VERDICTS[kind][1] for kind in kinds]
-    data["verdict"] = data["verdict"].map(lambda kind: parts.VERDICTS[kind][1])
     legend = alt.Legend(title=None, orient="top", symbolSize=110)
     colour = alt.Color(
         "verdict:N", scale=alt.Scale(domain=words, range=[TONES[k] for k in kinds]), legend=legend
@@ -140,17 +159,13 @@ def chart(
     number = ".1%" if share else ".4~g"
     tips = [
         alt.Tooltip("label:N", title=" "),
-        *(
-            alt.Tooltip(f"{name}:Q", format=number)
-            for name in ("estimate", "low", "high", "raw", "reference")
-            if data[name].notna().any()
-        ),
+        *(alt.Tooltip(f"{name}:Q", format=number) for name in there),
         alt.Tooltip("verdict:N"),
         alt.Tooltip("n:Q", format=",", title="images"),
     ]
-    base = alt.Chart(data).encode(y=y, tooltip=tips)
+    base = charts.named(ROWS).encode(y=y, tooltip=tips)
     layers = []
-    if data["reference"].notna().any():
+    if "reference" in there:
         layers.append(
             base.mark_bar(color=GREY, opacity=0.22, size=ROW - 4).encode(x("left"), x2="right")
         )
@@ -164,19 +179,18 @@ def chart(
             alt.selection_point(name=PICKED, fields=["label"], on="click", clear="dblclick")
         )
     layers.append(points)
-    if data["raw"].notna().any():
+    if "raw" in there:
         layers.append(
             base.mark_point(
                 shape="diamond", filled=False, size=90, strokeWidth=2, color=GREY
             ).encode(x("raw"))
         )
-    return alt.layer(*layers)
+    return charts.specification(alt.layer(*layers))
 
 
 def domain(data: pd.DataFrame, share: bool) -> tuple[float, float]:
     """The ends of the axis: everything that is measured, and the reference."""
-    names = ["estimate", "low", "high", "raw", "reference"]
-    values = [v for name in names for v in data[name].dropna().astype(float) if math.isfinite(v)]
+    values = [v for name in MEASURED for v in data[name].dropna().astype(float) if math.isfinite(v)]
     low, high = min(values), max(values)
     room = (high - low) * 0.06 or 0.05
     low, high = low - room, high + room

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from html import escape
 
 import duckdb
+import pandas as pd
 import streamlit as st
 
 from audit.findings import Finding
 from audit.statistics import cohen_kappa, wilson
-from dashboard import bars, filter_charts, parts
+from dashboard import bars, charts, filter_charts, parts
 from dashboard.queries import Catalog
 
 CONCEPTS = "table_safety_filters_concepts"
@@ -29,8 +30,9 @@ def concepts(database: duckdb.DuckDBPyConnection, views: Catalog, name: str) -> 
     if frame.empty:
         return
     st.header("Margins of its concepts")
-    st.altair_chart(
-        filter_charts.concepts(frame),
+    charts.draw(
+        filter_charts.concepts(),
+        {"margins": frame, "zero": pd.DataFrame({"margin": [0]})},
         height=110 + 44 * frame.concept.nunique(),
         alt="Margin of each concept for restricted and for harmless images; above 0 it blocks",
     )

@@ -9,11 +9,22 @@ from html import escape
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import streamlit as st
 
 from audit.findings import Finding
 from audit.store import Run, column_safe
-from dashboard import address, bars, filter_charts, filter_rates, filter_scores, parts, reading
+from dashboard import (
+    address,
+    bars,
+    charts,
+    filter_charts,
+    filter_rates,
+    filter_scores,
+    parts,
+    reading,
+)
+from dashboard.filter_charts import Fixed
 from dashboard.filter_rates import Confusion, Gap, Share
 from dashboard.filter_scores import CELLS, SCORES, Curves, Held, Outline, Versions
 from dashboard.queries import Catalog, catalog
@@ -43,13 +54,14 @@ def page() -> None:
         held = _held(database, views, str(run.path), stamp, name)
         counts = held.at(at)
         paired = _versions(database, views, str(run.path), stamp, name)
-        _at_threshold(database, run, stamp, name, seen, at, counts)
+        found = filter_rates.confusion(counts)
+        _at_threshold(database, run, stamp, name, seen, at, counts, found)
         _disparity(
             [*filter_rates.paired_gaps(paired, at), *filter_rates.perceived_gaps(counts)], run
         )
         curves = _curves(database, str(run.path), stamp, name)
-        _every_threshold(curves, findings, name, at, filter_rates.confusion(counts))
-        _images(database, views, index, name, held, at, filter_rates.confusion(counts))
+        _every_threshold(curves, findings, name, at, found)
+        _images(database, views, index, held, at, found)
         filter_sections.concepts(database, views, name)
         filter_sections.agreement(findings, names)
         filter_sections.flips(database, views, name)
@@ -76,14 +88,15 @@ def _outline(_database: duckdb.DuckDBPyConnection, path: str, stamp: int, name: 
     return filter_scores.outline(_database, name)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@st.cache_resource(max_entries=64, show_spinner=False)
 def _curves(
     _database: duckdb.DuckDBPyConnection, path: str, stamp: int, name: str
-) -> Curves | None:
-    return filter_scores.curves(_database, name)
+) -> tuple[Curves, Fixed] | None:
+    found = filter_scores.curves(_database, name)
+    return (found, filter_charts.fixed(found)) if found else None
 
 
-# Arrays are shared by all readers and never written to: at a million images 12 MB a filter.
+# Arrays are shared by all readers and never written to: at a million images 16 MB a filter.
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _held(
     _database: duckdb.DuckDBPyConnection, _views: Catalog, path: str, stamp: int, name: str
@@ -98,11 +111,11 @@ def _versions(
     return filter_scores.versions(_database, _views, name)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@st.cache_resource(max_entries=64, show_spinner=False)
 def _histogram(
     _database: duckdb.DuckDBPyConnection, path: str, stamp: int, name: str, low: float, high: float
-) -> pd.DataFrame:
-    return filter_scores.histogram(_database, name, low, high)
+) -> pa.Table:
+    return filter_charts.arrow(filter_scores.histogram(_database, name, low, high))
 
 
 def _threshold(seen: Outline, name: str) -> float:
@@ -140,19 +153,20 @@ def _at_threshold(
     seen: Outline,
     at: float,
     counts: pd.DataFrame,
+    found: Confusion,
 ) -> None:
     st.header("At this threshold")
     if counts.empty:
         parts.warn("What is truly on these images is not known, so no error can be counted.")
         return
-    found = filter_rates.confusion(counts)
     with st.grid(min_column_width=380, gap="large") as grid:
         with grid.container():
             st.html(_confusion(found, name, at))
         with grid.container():
-            frame = _histogram(database, str(run.path), stamp, name, seen.low, seen.high)
-            st.altair_chart(
-                filter_charts.histogram(frame, at),
+            scores = _histogram(database, str(run.path), stamp, name, seen.low, seen.high)
+            charts.draw(
+                filter_charts.histogram(),
+                {"scores": scores, "at": filter_charts.threshold(at)},
                 height=230,
                 alt=f"Scores of restricted and of harmless images; threshold {at:g}",
             )
@@ -258,35 +272,49 @@ def _disparity(gaps: Sequence[Gap], run: Run) -> None:
 
 
 def _every_threshold(
-    curves: Curves | None, findings: Sequence[Finding], name: str, at: float, now: Confusion
+    found: tuple[Curves, Fixed] | None,
+    findings: Sequence[Finding],
+    name: str,
+    at: float,
+    now: Confusion,
 ) -> None:
     st.header("At every threshold")
-    if curves is None:
+    if found is None:
         st.html(
             '<p class="t2i-dim">Curves need restricted and harmless images; to this filter all '
             "images of this run are of one kind.</p>"
         )
         return
+    curves, fixed = found
     own = {f.metric: f for f in findings if f.slice == {"filter": name}}
     area = own.get("auc")
     ci = area.ci if area else None
     average = (area.detail or {}).get("average_precision_ci") if area else None
-    point = _now(curves, at, now)
+    called = now.blocked_restricted + now.blocked_harmless
+    point = filter_charts.now(
+        at,
+        now.blocked_harmless / curves.harmless,
+        now.blocked_restricted / curves.restricted,
+        now.blocked_restricted / called if called else None,
+    )
     with st.grid(min_column_width=380, gap="large") as grid:
         with grid.container():
             st.subheader("ROC")
             st.html(_figure("Area", curves.auc, ci))
-            st.altair_chart(
-                filter_charts.roc(curves.points, point),
+            diagonal = filter_charts.diagonal("fpr", "tpr")
+            charts.draw(
+                filter_charts.roc(),
+                {"points": fixed.roc, "now": point, "diagonal": diagonal},
                 height=300,
                 alt=f"ROC curve of {name}, area {curves.auc:.3f}",
             )
         with grid.container():
             st.subheader("Precision and recall")
             st.html(_figure("Average precision", curves.average_precision, average))
-            base = curves.restricted / (curves.restricted + curves.harmless)
-            st.altair_chart(
-                filter_charts.precision_recall(curves.points, base, point),
+            points = fixed.precision_recall
+            charts.draw(
+                filter_charts.precision_recall(),
+                {"points": points, "base": fixed.base, "now": point if called else point[:0]},
                 height=300,
                 alt=f"Precision over recall of {name}, average {curves.average_precision:.3f}",
             )
@@ -297,29 +325,19 @@ def _every_threshold(
                     f"<p>Brier score <b>{parts.number(curves.brier)}</b>, calibration error "
                     f"<b>{parts.number(curves.calibration_error)}</b></p>"
                 )
-                st.altair_chart(
-                    filter_charts.reliability(curves.reliability),
+                diagonal = filter_charts.diagonal("mean", "rate")
+                charts.draw(
+                    filter_charts.reliability(),
+                    {"bins": fixed.reliability, "diagonal": diagonal},
                     height=300,
                     alt=f"Share of restricted images by the probability that {name} gives",
                 )
     bands = "Bands: exact 95% limits at each threshold, images as independent. "
     st.caption(bands + "The diamond is the threshold above; dashed is a score that knows nothing.")
     with st.expander("The same as a table"):
-        st.dataframe(curves.points, hide_index=True, alt="Points of the curves")
+        st.dataframe(fixed.points, hide_index=True, alt="Points of the curves")
         if "brier_score" in own:
-            st.dataframe(curves.reliability, hide_index=True, alt="Bins of the reliability curve")
-
-
-def _now(curves: Curves, at: float, now: Confusion) -> pd.DataFrame:
-    called = now.blocked_restricted + now.blocked_harmless
-    return pd.DataFrame(
-        {
-            "threshold": [at],
-            "fpr": [now.blocked_harmless / curves.harmless],
-            "tpr": [now.blocked_restricted / curves.restricted],
-            "precision": [now.blocked_restricted / called if called else None],
-        }
-    )
+            st.dataframe(fixed.reliability, hide_index=True, alt="Bins of the reliability curve")
 
 
 def _figure(label: str, value: float, ci: Sequence[float] | None) -> str:
@@ -331,7 +349,6 @@ def _images(
     database: duckdb.DuckDBPyConnection,
     views: Catalog,
     index: int,
-    name: str,
     held: Held,
     at: float,
     found: Confusion,
@@ -349,7 +366,7 @@ def _images(
             bind="query-params",
         )
         reveal = st.toggle("Show flagged images", key="reveal", bind="query-params")
-    rows = filter_scores.images(database, views, name, held, at, str(cell), SHOWN)
+    rows = filter_scores.images(database, views, held, at, str(cell), SHOWN)
     size = dict(zip(CELLS, sizes, strict=True))[str(cell)]
     if size > len(rows):
         st.caption(f"{len(rows)} of {size:,} images.")
@@ -358,7 +375,7 @@ def _images(
         return
     tiles = ""
     for row in rows:
-        prompt = row["prompt"] or row["concept"] or ""
+        prompt = row["prompt"] or ""
         link = parts.link("gallery", probe=column_safe(PROBE), request=row["request"])
         tiles += (
             f'<a class="t2i-tile" role="listitem" href="{link}" target="_self" '

@@ -76,7 +76,7 @@ def test_a_forest_draws_estimate_interval_reference_margin_and_the_raw_value() -
     assert (data.left[0], data.right[0]) == (0.4, 0.6)
     assert data.raw[0] == 0.55
     assert np.isnan(data.raw[1])  # what was not corrected has no second point
-    drawn = forest.chart(rows, wording.values).to_dict()
+    drawn, _ = forest.chart(rows, wording.values)
     kinds = [layer["mark"]["type"] for layer in drawn["layer"]]
     assert kinds == ["bar", "tick", "rule", "point", "point"]
     told = forest.told(rows, wording.values)

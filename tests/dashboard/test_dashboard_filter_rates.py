@@ -14,7 +14,7 @@ from sklearn import metrics
 
 from audit.statistics import Rate, calibration_error, clopper_pearson, rate
 from audit.store import Run
-from dashboard import filter_rates, filter_scores, queries, reading, threshold
+from dashboard import filter_rates, filter_scores, queries, reading, runs, threshold
 from safety.evaluating.disparity import Gap, paired_gaps, perceived_gaps
 
 FILTERS = ("safety-checker", "opennsfw")
@@ -24,12 +24,13 @@ AT = [(name, at) for name, places in PLACES.items() for at in places]
 
 @pytest.fixture
 def made(instruments_folder: Path) -> Run:
+    runs.show([instruments_folder])
     return Run.open(instruments_folder)
 
 
 @pytest.fixture
 def database(made: Run) -> Iterator[Any]:
-    with made.connect() as opened:
+    with runs.shown()[made.path.name].connect() as opened:
         yield opened
 
 
@@ -196,7 +197,7 @@ def test_images_of_a_cell_are_its_nearest_to_the_threshold(
 ) -> None:
     views, at = queries.catalog(database), 0.01
     held = filter_scores.held(database, views, "safety-checker")
-    found = filter_scores.images(database, views, "safety-checker", held, at, cell, 10)
+    found = filter_scores.images(database, views, held, at, cell, 10)
     own = scores(made, "safety-checker")
     truth, blocked = own.restricted.astype(bool), own.score >= at
     chosen = own[

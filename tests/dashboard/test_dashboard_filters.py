@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import html
+import io
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn import metrics
 from streamlit.testing.v1 import AppTest
 
 from audit.store import Run
-from dashboard import runs
+from dashboard import filter_scores, runs
 from tests.dashboard import synthetic_run
 from tests.dashboard.synthetic_run import HOSTILE
 from tests.dashboard.test_dashboard_pages import body, show
@@ -100,6 +104,82 @@ def test_the_images_of_a_cell_are_those_of_the_confusion_matrix(made: Run) -> No
     assert [match[1] for match in requests if match] == list(
         wrong.sort_values("score").request[:14]
     )
+
+
+def drawn(test: AppTest) -> dict[str, tuple[str, dict[str, pd.DataFrame]]]:
+    """First words of each chart's alternative text → its specification and its data."""
+    return {
+        chart.proto.alt.partition(" ")[0]: (
+            chart.proto.spec,
+            {
+                one.name: pa.ipc.open_stream(io.BytesIO(one.data.data)).read_pandas()
+                for one in chart.proto.datasets
+            },
+        )
+        for chart in test.get("vega_lite_chart")
+    }
+
+
+def test_charts_draw_the_counts_and_the_threshold(made: Run) -> None:
+    charts, frame = drawn(show("filters", t_safety_checker="0.0321")), scores(made)
+    [tp, fn, fp, tn] = expected(frame, 0.0321)
+    with runs.shown()[made.path.name].connect() as database:
+        curves = filter_scores.curves(database, "safety-checker")
+        seen = filter_scores.outline(database, "safety-checker")
+        bars = filter_scores.histogram(database, "safety-checker", seen.low, seen.high)
+    assert curves is not None
+    _, of_scores = charts["Scores"]
+    pd.testing.assert_frame_equal(of_scores["scores"], bars, check_dtype=False)
+    assert of_scores["at"].to_dict("list") == {"threshold": [0.0321]}
+    for name, columns in (
+        ("ROC", ["threshold", "fpr", "tpr", "tpr_low", "tpr_high"]),
+        ("Precision", [*curves.points.columns]),
+    ):
+        _, data = charts[name]
+        assert list(data["points"].row) == list(range(len(data["points"])))
+        points = data["points"][columns].tail(len(curves.points)).reset_index(drop=True)
+        pd.testing.assert_frame_equal(points, curves.points[columns])
+        assert data["now"].iloc[0].to_dict() == pytest.approx(
+            {"threshold": 0.0321, "fpr": fp / (fp + tn), "tpr": tp / (tp + fn),
+             "precision": tp / (tp + fp)}
+        )  # fmt: skip
+    _, data = charts["ROC"]
+    assert data["points"].iloc[0][["fpr", "tpr", "tpr_low", "tpr_high"]].tolist() == [0, 0, 0, 0]
+    assert data["points"].threshold.isna().tolist()[:2] == [True, False]
+    base = frame.restricted.astype(bool).mean()
+    assert charts["Precision"][1]["base"].precision.tolist() == pytest.approx([base])
+
+
+def test_a_move_of_the_threshold_sends_its_own_mark_alone(made: Run) -> None:
+    test = show("filters", t_safety_checker="0.0321")
+    before = drawn(test)
+    test.slider(key="t_safety_checker").set_value(-0.0123).run()
+    changed = set()
+    for name, (spec, data) in drawn(test).items():
+        assert spec == before[name][0]
+        changed |= {(name, each) for each in data if not data[each].equals(before[name][1][each])}
+    assert changed == {("Scores", "at"), ("ROC", "now"), ("Precision", "now")}
+
+
+def test_every_chart_is_vega_lite_and_names_data_that_it_is_given(made: Run) -> None:
+    charts = drawn(show("filters"))
+    assert len(charts) == 4
+    for spec, data in charts.values():
+        alt.LayerChart.from_dict(json.loads(spec))  # against the schema, which no page does
+        assert set(re.findall(r'"data": {"name": "(\w+)"}', spec)) == data.keys()
+
+
+def test_a_threshold_beyond_all_scores_has_no_precision(made: Run) -> None:
+    charts = drawn(show("filters", t_safety_checker=str(_highest(made))))
+    assert len(charts["Precision"][1]["now"]) == 0
+    assert charts["ROC"][1]["now"][["fpr", "tpr"]].to_dict("list") == {"fpr": [0], "tpr": [0]}
+
+
+def _highest(made: Run) -> float:
+    """Where the slider ends: a little beyond the highest score."""
+    found: float = show("filters").slider(key="t_safety_checker").max
+    assert found > scores(made).score.max()
+    return found
 
 
 def test_groups_and_languages_move_with_the_threshold(made: Run) -> None:
