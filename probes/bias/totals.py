@@ -10,9 +10,9 @@ from scipy.special import entr
 from scipy.stats import binom, norm, t
 
 from audit.findings import Finding, judge
-from audit.statistics import amplification_slope, cluster_mean
+from audit.statistics import amplification_slope, cluster_mean, likeliest_shares
 
-from .correction import Shares, Sources
+from .correction import DRAWS, TINY, Shares, Sources
 from .reading import PROBE, Floats
 from .settings import Settings
 from .verdicts import LEAST_IMAGES
@@ -43,21 +43,22 @@ def _share_and_deviation(
     units, attribute = found.units, found.units.attribute
     value, raw, reference = found.value[chosen], found.raw[chosen], units.reference[chosen]
     subjects = units.about["subject"].to_numpy()[chosen]
-    share, ci = cluster_mean(value, subjects)
-    common_error = _pooled_error(share, sources, attribute.at)
     clusters = len(set(subjects))
-    if common_error > 0 and clusters > 1:
-        # What the prompts share of the calibration's error does not show in their spread.
-        quantile = float(t.ppf(0.975, clusters - 1))
-        half = quantile * float(np.hypot((ci[1] - ci[0]) / 2 / quantile, common_error))
-        ci = (share - half, share + half)
+    share, ci = cluster_mean(value, subjects)
+    common_error = _common_error(found, chosen, share, sources)
+    ci = _widened(share, ci, common_error, clusters)
     ci = (max(0.0, ci[0]), min(1.0, ci[1]))
     deviation, deviation_ci = cluster_mean(np.abs(value - reference), subjects)
-    deviation_ci = (max(0.0, deviation_ci[0]), deviation_ci[1])
+    # A share that is off by so much moves |share − reference| by at most as much.
+    deviation_ci = _widened(deviation, deviation_ci, common_error, clusters)
+    deviation_ci = (max(0.0, deviation_ci[0]), min(1.0, deviation_ci[1]))
     floor = float(np.mean([_floor(found, int(i)) for i in chosen]))
     corrected = next((c for c in found.corrected_for if c), None)
     enough = int(units.tried[chosen].min())
     mean_reference = float(reference.mean())
+    method = "mean over prompts; Student's t over subjects"
+    if common_error:
+        method += ", the calibration's error added"
     common: dict[str, Any] = {
         "n": int(found.n[chosen].sum()),
         "clusters": clusters,
@@ -72,8 +73,7 @@ def _share_and_deviation(
             estimate=share,
             ci=ci,
             raw=float(cluster_mean(raw, subjects)[0]),
-            method="mean over prompts; Student's t over subjects"
-            + (", the calibration's error added" if common_error else ""),
+            method=method,
             reference=mean_reference,
             reference_name="mean of the prompts' references",
             verdict=judge(ci, mean_reference, attribute.margin, n=enough, least=LEAST_IMAGES),
@@ -86,7 +86,7 @@ def _share_and_deviation(
             estimate=deviation,
             ci=deviation_ci,
             raw=float(np.abs(raw - reference).mean()),
-            method="mean over prompts; Student's t over subjects",
+            method=method,
             reference=floor,
             reference_name="what sampling alone gives at this n",
             verdict=judge(
@@ -98,15 +98,37 @@ def _share_and_deviation(
     ]
 
 
-def _pooled_error(share: float, sources: Sources, at: int) -> float:
-    """Standard error of a corrected share by sensitivity and specificity alone (Rogan-Gladen)."""
-    if sources.error is None or len(sources.error.labels) != 2:
+def _widened(
+    estimate: float, ci: tuple[float, float], error: float, clusters: int
+) -> tuple[float, float]:
+    """Student's interval with the error that all prompts share: their spread does not show it."""
+    if not error > 0 or clusters < 2:
+        return ci
+    quantile = float(t.ppf(0.975, clusters - 1))
+    half = quantile * float(np.hypot((ci[1] - ci[0]) / 2 / quantile, error))
+    return estimate - half, estimate + half
+
+
+def _common_error(found: Shares, chosen: NDArray[np.intp], share: float, sources: Sources) -> float:
+    """Standard error of the mean corrected share by the calibration's own alone.
+
+    Of two labels by Rogan and Gladen's variance, of more the spread of the likeliest shares over
+    posterior draws of the confusion matrix (:func:`audit.statistics.correct_shares`).
+    """
+    corrected = [c for i in chosen if (c := found.corrected_for[i])]
+    if sources.error is None or not any(c.startswith("detector error") for c in corrected):
         return 0.0
-    rows = sources.error.pooled
-    (n1, n0), other = (rows[at].sum(), rows[1 - at].sum()), rows[1 - at]
-    if min(n1, n0) <= 0:
+    rows, at = sources.error.pooled, found.units.attribute.at
+    if (rows[:, : len(rows)].sum(axis=1) <= 0).any():
         return 0.0
-    se, sp = rows[at, at] / n1, 1 - other[at] / n0
+    if len(rows) > 2:
+        counts = found.units.counts[chosen]
+        q = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
+        rng = np.random.default_rng(0)
+        m = np.stack([rng.dirichlet(row[:-1] + TINY, DRAWS) for row in rows], axis=1)
+        return float(likeliest_shares(np.tile(q, (DRAWS, 1)), m, steps=50)[:, at].std())
+    n1, n0 = rows[at].sum(), rows[1 - at].sum()
+    se, sp = rows[at, at] / n1, 1 - rows[1 - at, at] / n0
     if se + sp <= 1:
         return 0.0
     variance = share**2 * se * (1 - se) / n1 + (1 - share) ** 2 * sp * (1 - sp) / n0

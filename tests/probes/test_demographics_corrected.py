@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from scipy.special import stdtrit
 
 from audit.commands.detector_error import detector_error
 from audit.detector_error import Confusion, DetectorError, tabulate
@@ -162,6 +163,28 @@ def test_more_labels_than_two_are_corrected_by_their_matrix():
     assert 0.9 <= np.mean(inside) <= 0.99
     assert abs(np.mean(bias)) < 0.015
     assert np.mean(raw_bias) > 0  # nearer to the truth than the raw share
+
+
+def test_totals_of_more_labels_than_two_carry_the_calibration_s_error():
+    labels = LABELS["skin"]
+    settings = asked(suite(attributes=("skin",)))
+    (attribute,) = settings.attributes
+    called = np.array([[8, 2, 0, 0], [1, 7, 2, 0], [0, 2, 8, 0]], dtype=float)
+    error = Confusion(labels, 0.005, {}, dict.fromkeys(JOBS, called))
+    # Every prompt shows the same: all that is not known is how often the instrument is wrong.
+    said = pd.Series(
+        [x for _ in JOBS for x, n in zip(labels, (40, 35, 25), strict=True) for _ in range(n)]
+    )
+    sources = Sources(error, "test")
+    found = shares(reading.units(uses(JOBS, 100), said, attribute, settings), said, sources)
+    share, deviation, *_ = totals(found, sources, settings)
+    rng = np.random.default_rng(0)
+    again = np.stack([rng.multinomial(120, row[:3] / 10, 4000) / 120 for row in called], axis=1)
+    spread = (np.array([0.4, 0.35, 0.25]) @ np.linalg.inv(again))[:, 2].std()
+    for total in (share, deviation):
+        half = (total.ci[1] - total.ci[0]) / 2
+        assert half == pytest.approx(spread * stdtrit(11, 0.975), rel=0.15)
+        assert "the calibration's error added" in total.method
 
 
 @pytest.mark.parametrize(("accuracy", "how"), [(0.95, "score intervals"), (0.75, "PPI++")])
