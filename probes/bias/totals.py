@@ -10,7 +10,7 @@ from scipy.special import entr
 from scipy.stats import binom, norm, t
 
 from audit.findings import Finding, judge
-from audit.statistics import amplification_slope, cluster_mean, likeliest_shares
+from audit.statistics import amplification_slope, cluster_mean
 
 from .correction import DRAWS, TINY, Shares, Sources
 from .reading import PROBE, Floats
@@ -45,12 +45,13 @@ def _share_and_deviation(
     subjects = units.about["subject"].to_numpy()[chosen]
     clusters = len(set(subjects))
     share, ci = cluster_mean(value, subjects)
-    common_error = _common_error(found, chosen, share, sources)
+    common_error = _common_error(found, chosen, np.ones(len(chosen)), sources)
     ci = _widened(share, ci, common_error, clusters)
     ci = (max(0.0, ci[0]), min(1.0, ci[1]))
     deviation, deviation_ci = cluster_mean(np.abs(value - reference), subjects)
-    # A share that is off by so much moves |share − reference| by at most as much.
-    deviation_ci = _widened(deviation, deviation_ci, common_error, clusters)
+    sides = np.sign(value - reference)
+    deviation_error = _common_error(found, chosen, sides, sources)
+    deviation_ci = _widened(deviation, deviation_ci, deviation_error, clusters)
     deviation_ci = (max(0.0, deviation_ci[0]), min(1.0, deviation_ci[1]))
     floor = float(np.mean([_floor(found, int(i)) for i in chosen]))
     corrected = next((c for c in found.corrected_for if c), None)
@@ -109,11 +110,16 @@ def _widened(
     return estimate - half, estimate + half
 
 
-def _common_error(found: Shares, chosen: NDArray[np.intp], share: float, sources: Sources) -> float:
-    """Standard error of the mean corrected share by the calibration's own alone.
+def _common_error(
+    found: Shares, chosen: NDArray[np.intp], weights: Floats, sources: Sources
+) -> float:
+    """Standard error of the mean of weight × corrected share by the calibration's own alone.
 
-    Of two labels by Rogan and Gladen's variance, of more the spread of the likeliest shares over
-    posterior draws of the confusion matrix (:func:`audit.statistics.correct_shares`).
+    Of two labels by Rogan and Gladen's variance, p = (q + Sp − 1)/(Se + Sp − 1); of more the spread
+    of qᵀM⁻¹ over posterior draws of the confusion matrix (:func:`audit.statistics.correct_shares`).
+
+    Args:
+        weights: shape (P,): 1 for the mean share, the side of the reference for the mean deviation.
     """
     corrected = [c for i in chosen if (c := found.corrected_for[i])]
     if sources.error is None or not any(c.startswith("detector error") for c in corrected):
@@ -123,15 +129,17 @@ def _common_error(found: Shares, chosen: NDArray[np.intp], share: float, sources
         return 0.0
     if len(rows) > 2:
         counts = found.units.counts[chosen]
-        q = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
+        q = (weights[:, None] * counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
         rng = np.random.default_rng(0)
         m = np.stack([rng.dirichlet(row[:-1] + TINY, DRAWS) for row in rows], axis=1)
-        return float(likeliest_shares(np.tile(q, (DRAWS, 1)), m, steps=50)[:, at].std())
+        return float((q @ np.linalg.pinv(m))[:, at].std())
     n1, n0 = rows[at].sum(), rows[1 - at].sum()
     se, sp = rows[at, at] / n1, 1 - rows[1 - at, at] / n0
     if se + sp <= 1:
         return 0.0
-    variance = share**2 * se * (1 - se) / n1 + (1 - share) ** 2 * sp * (1 - sp) / n0
+    value = found.value[chosen]
+    one, zero = float((weights * value).mean()), float((weights * (1 - value)).mean())
+    variance = one**2 * se * (1 - se) / n1 + zero**2 * sp * (1 - sp) / n0
     return float(np.sqrt(variance) / (se + sp - 1))
 
 
