@@ -25,6 +25,7 @@ random tokens or another guidance change, on the same captions and seeds.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -99,6 +100,7 @@ class Memorization:
             findings += shares.copy_rates(pairs, limits)
             findings += shares.memorized_shares(pairs, limits)
             findings += mitigation(pairs, asked, limits)
+            findings = _with_omissions(findings, pairs, found)
         findings += shares.extractions(pairs, asked, EXTRACTION)
         by_caption = signals.captions(pairs, asked)
         detected, rows = signals.detection(by_caption, pairs, asked, bool(found and found.exact))
@@ -131,6 +133,26 @@ def _why_not(
             "alone does not show a copy; the candidates are listed in the table 'neighbours'"
         )
     return None
+
+
+def _with_omissions(
+    findings: list[Finding], pairs: pd.DataFrame, found: Recalled | None
+) -> list[Finding]:
+    """With what was not compared: rows of the index, and images without a readable candidate."""
+    said = []
+    if found is not None and (rows := {why: n for why, n in found.left_out.items() if n}):
+        said.append(
+            "rows of the index that were not compared: "
+            + ", ".join(f"{n:,} ({why})" for why, n in rows.items())
+        )
+    if unread := int(pairs.distance.isna().sum()):
+        said.append(
+            f"{unread:,} of the {len(pairs):,} images are not counted, for no training image "
+            "near them could be read"
+        )
+    if not said:
+        return findings
+    return [replace(f, note=f"{f.note} Left out: {'; '.join(said)}.") for f in findings]
 
 
 def _rows_of_matches(

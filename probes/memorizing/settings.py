@@ -20,6 +20,7 @@ KEYS: Mapping[str, str] = {
     "most_duplicated": "ask for this many captions, the most repeated of the embedding folder",
     "other_prompts": "with an index: compare so many images of each prompt of the other probes",
     "index": "the training images, embedded: whatever t2i-audit index opens",
+    "embeddings": "the folder that a faiss index, a server's or Qdrant's was built from",
     "filters": "conditions on the index' metadata, as of t2i-audit index",
     "exclude": "a file of rows that the index leaves out, as of t2i-audit index",
     "allow_legacy_laion": "open an index of LAION data from before its cleaning",
@@ -116,10 +117,11 @@ def settings(study: Study) -> Settings:
         if key in section:
             given[key] = _between(section[key], key, low, high)
     opening: dict[str, Any] = {
-        k: section[k] for k in ("filters", "exclude", "allow_legacy_laion") if k in section
+        k: section[k] for k in ("filters", "allow_legacy_laion") if k in section
     }
-    if "exclude" in opening:
-        opening["exclude"] = Path(str(opening["exclude"])).expanduser()
+    for key in ("embeddings", "exclude"):
+        if section.get(key) is not None:
+            opening[key] = Path(str(section[key])).expanduser()
     if isinstance(opening.get("filters"), str):
         opening["filters"] = [opening["filters"]]
     if "index" not in given:

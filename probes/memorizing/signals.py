@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,25 @@ KNOWN: tuple[Signal, ...] = (
 COPY, OWN = "distance", "text_noise_first"
 """The two of the combined verdict: the copy measure and the model's own signal."""
 COMBINED = Signal("combined", "combined", 1, "ℓ2 to the match with the first step's text noise")
+NEEDS: Mapping[str, str] = {
+    "text_noise_first": "guidance",
+    "text_noise_magnitude": "guidance",
+    **{
+        f"{DETECTOR}_{signal.column}": "the detector memorization-signals"
+        for signal in MODEL_SIGNALS
+    },
+    f"{DETECTOR}_webster": "memorization-signals, and a schedule that begins with some signal",
+    "nemo": "memorization-signals with its signal nemo, and two seeds",
+    "tiled_l2": "two seeds",
+    "clique": "two seeds",
+    "ms_ssim": "two seeds",
+    "similarity": "an index with exact scores",
+    "caption_similarity": "an index with captions",
+    "copy_similarity": "the detector copy-embedding with a model of yours",
+}
+"""What a signal has no value without; the others need the training images."""
+WITHOUT = "without values"
+"""Slice of the finding that names the signals of which no image has a value."""
 
 
 def captions(pairs: pd.DataFrame, asked: Settings) -> pd.DataFrame:
@@ -146,14 +165,14 @@ def detection(
         findings, and the table `signals`, a row per signal.
     """
     findings: list[Finding] = []
-    rows = []
+    rows, without = [], []
     for signal in (*KNOWN, COMBINED):
-        if signal.column not in table or (signal.column == "similarity" and not exact):
+        given = signal.column in table and (exact or signal.column != "similarity")
+        if not given or (table[signal.column].isna().all() and signal not in (KNOWN[0], COMBINED)):
+            without.append(signal)
             continue
         known = table[table.label.notna() & table[signal.column].notna()]
         yes = (known.label == 1).to_numpy()
-        if table[signal.column].isna().all() and signal.column not in (OWN, "combined"):
-            continue
         if yes.all() or not yes.any():
             findings.append(_untested(signal, _why_not(table, yes)))
             continue
@@ -181,8 +200,8 @@ def detection(
                 "compared_with": _negatives(known, asked),
             }
         )
-    if not findings:
-        findings.append(_untested(KNOWN[0], "the images have no signal"))
+    if without:
+        findings.append(_missing(without))
     return findings, pd.DataFrame(rows)
 
 
@@ -289,6 +308,21 @@ def _why_not(table: pd.DataFrame, yes: NDArray[np.bool_]) -> str:
     if not len(yes):
         return "it has no values here; without guidance there is no text noise"
     return f"it has values for {'memorized captions' if yes.all() else 'negatives'} alone"
+
+
+def _missing(signals: Sequence[Signal]) -> Finding:
+    """One finding that names the signals without values, and what each needs."""
+    needs: dict[str, list[str]] = {}
+    for signal in signals:
+        needs.setdefault(NEEDS.get(signal.column, "the training images"), []).append(signal.name)
+    said = "; ".join(f"{', '.join(names)} (needs {what})" for what, names in needs.items())
+    return Finding(
+        PROBE,
+        "detection_auc",
+        {"signal": WITHOUT},
+        verdict="not_tested",
+        note=f"Not tested, for no image has a value: {said}.",
+    )
 
 
 def _untested(signal: Signal, why: str) -> Finding:

@@ -12,12 +12,13 @@ from PIL import Image
 from audit import suites
 from audit.evidence import Analysis, select, table
 from audit.findings import Finding
-from audit.retrieval import Neighbours, open_index
+from audit.retrieval import EmbeddingFolder, Neighbours, open_index
+from audit.retrieval.build import build
 from audit.spec import Spec
 from audit.store import Run
 from audit.study import Study
 from probes.memorization import Memorization
-from probes.memorizing import prompts
+from probes.memorizing import prompts, signals
 from probes.memorizing.originals import Originals
 from probes.memorizing.settings import Settings
 from tests.probes.copying import copying_run, write_index
@@ -95,7 +96,8 @@ def test_a_threshold_says_which_negatives_it_is_calibrated_on(tmp_path: Path):
     note = rates(analysis)[300].note
     assert "false-positive rate 0.02" in note
     assert "12 captions never trained on, source: list" in note
-    for finding in [*of(analysis, "detection_auc"), *of(analysis, "detection_tpr")]:
+    detected = [*of(analysis, "detection_auc"), *of(analysis, "detection_tpr")]
+    for finding in (f for f in detected if f.slice["signal"] != signals.WITHOUT):
         assert "12 negatives (captions never trained on; source: list)" in finding.note
 
 
@@ -130,7 +132,13 @@ def test_each_signal_has_its_row_and_the_weak_ones_say_so(tmp_path: Path):
     combined = next(f for f in of(analysis, "detection_tpr") if f.slice["signal"] == "combined")
     assert combined.estimate == 1 and combined.detail["false_positives"] == 0
     listed = analysis.tables["signals"]
+    missing = areas.pop(signals.WITHOUT)
     assert set(areas) == set(listed.signal)
+    # Those of which there is no value are named, with what they need.
+    assert missing.verdict == "not_tested"
+    assert "copy model (needs the detector copy-embedding" in missing.note
+    everything = {signal.name for signal in (*signals.KNOWN, signals.COMBINED)}
+    assert set(areas) | {name for name in everything if name in missing.note} == everything
     assert (listed.memorized == 12).all() and (listed.negatives == 12).all()
 
 
@@ -175,7 +183,41 @@ def test_approximate_scores_give_candidates_and_no_verdict(tmp_path: Path, monke
     assert "approximate" in of(analysis, "copy_rate")[0].note
     assert analysis.tables["neighbours"].copied.sum() == 0
     assert "CLIP similarity" not in {f.slice["signal"] for f in of(analysis, "detection_auc")}
+    missing = next(f for f in of(analysis, "detection_auc") if f.slice["signal"] == signals.WITHOUT)
+    assert "CLIP similarity (needs an index with exact scores)" in missing.note
     assert "text noise, first step" in {f.slice["signal"] for f in of(analysis, "detection_auc")}
+
+
+def test_what_was_not_compared_is_said(tmp_path: Path):
+    run, options = copying_run(tmp_path, {0: 0.0, 300: 1.0})
+    (Path(options["images"]) / "12.png").unlink()
+    listed = tmp_path / "out.txt"
+    listed.write_text("0\n1\n")
+    analysis = analysed(run, options | {"exclude": str(listed)})
+    for finding in of(analysis, "copy_rate") + of(analysis, "memorized_share"):
+        assert "rows of the index that were not compared: 2 (exclusion list)" in finding.note
+    # Both seeds of that caption had this training image alone to be compared with, or none.
+    analysed_again = analysed(run, {**options, "neighbours": 1})
+    counted = sum(f.n for f in of(analysed_again, "copy_rate"))
+    pairs = analysed_again.tables["neighbours"]
+    assert counted == pairs.distance.notna().sum() < len(pairs)
+    said = of(analysed_again, "copy_rate")[0].note
+    assert f"{len(pairs) - counted} of the {len(pairs)} images are not counted" in said
+
+
+def test_a_faiss_index_elsewhere_is_scored_by_the_folder_that_is_named(tmp_path: Path):
+    run, options = copying_run(tmp_path, {0: 0.0, 300: 1.0})
+    plain = analysed(run, options)
+    folder = EmbeddingFolder(Path(options["index"]))
+    build(folder, tmp_path / "ivf", flat_up_to=0)
+    index = str(tmp_path / "ivf/image.index")
+    # Its own scores are approximate, and no verdict is based on them.
+    alone = analysed(run, options | {"index": index})
+    assert [f.verdict for f in of(alone, "copy_rate")] == ["not_tested"]
+    scored = analysed(run, options | {"index": index, "embeddings": options["index"]})
+    assert [(f.estimate, f.n) for f in of(scored, "copy_rate")] == [
+        (f.estimate, f.n) for f in of(plain, "copy_rate")
+    ]
 
 
 def test_ten_seeds_alike_are_an_extraction_without_the_training_set(tmp_path: Path):
