@@ -33,13 +33,11 @@ def scripts(table: Table) -> dict[str, str]:
     return {str(row["language"]): str(row["script"] or "") for row in rows}
 
 
-def differences(
-    table: Table, language: str, arm: str, score: str = SCORES[0], *, limit: int, offset: int = 0
-) -> tuple[int, list[dict[str, Any]]]:
-    """The prompts of one language, those that lose most first; and how many there are.
+def compare(table: Table, language: str, arm: str, score: str = SCORES[0]) -> int:
+    """Compare the prompts of one language with the English ones, for :func:`compared`.
 
-    A row: the key, the asked prompt, the English text, pairs, the mean of both, and the mean of the
-    paired difference to the English image of the same content on the same seed.
+    Returns:
+        how many prompts have a pair of images that were both measured.
     """
     names = {"key": "key", "place": "index", "score": score, "text": "text", "prompt": "prompt"}
     columns = {name: table.column(column) for name, column in names.items()}
@@ -53,20 +51,31 @@ def differences(
     own, values = images(table.equals("language", language), table.equals("arm", arm))
     english, more = images(table.equals("arm", "english"))
     query = (
-        f"WITH own AS ({own}), base AS ({english}), "
-        "english AS (SELECT DISTINCT ON (key, place) * FROM base WHERE score IS NOT NULL), "
-        "pairs AS (SELECT own.key, any_value(own.prompt) AS prompt, any_value(own.text) AS text, "
+        f"CREATE OR REPLACE TEMP TABLE compared AS WITH own AS ({own}), base AS ({english}), "
+        "english AS (SELECT DISTINCT ON (key, place) * FROM base WHERE score IS NOT NULL) "
+        "SELECT own.key, any_value(own.prompt) AS prompt, any_value(own.text) AS text, "
         "count(*) AS pairs, avg(own.score) AS own, avg(english.score) AS english, "
         "avg(own.score - english.score) AS difference "
         "FROM own JOIN english ON own.key = english.key AND own.place = english.place "
-        "WHERE own.score IS NOT NULL GROUP BY own.key) "
-        "SELECT *, count(*) OVER () AS total FROM pairs ORDER BY difference, key "
-        f"LIMIT {int(limit)} OFFSET {int(offset)}"
+        "WHERE own.score IS NOT NULL GROUP BY own.key"
     )
-    cursor = table.database.execute(query, [*values, *more])
+    table.database.execute(query, [*values, *more])
+    [[total]] = table.database.execute("SELECT count(*) FROM compared").fetchall()
+    return int(total)
+
+
+def compared(table: Table, shown: slice) -> list[dict[str, Any]]:
+    """Some of the prompts, those that lose most first.
+
+    A row: the key, the asked prompt, the English text, pairs, the mean of both, and the mean of the
+    paired difference to the English image of the same content on the same seed.
+    """
+    cursor = table.database.execute(
+        "SELECT * FROM compared ORDER BY difference, key LIMIT ? OFFSET ?",
+        [shown.stop - shown.start, shown.start],
+    )
     told = [item[0] for item in cursor.description]
-    rows = [dict(zip(told, row, strict=True)) for row in cursor.fetchall()]
-    return (rows[0]["total"] if rows else 0), rows
+    return [dict(zip(told, row, strict=True)) for row in cursor.fetchall()]
 
 
 def show(
@@ -87,9 +96,8 @@ def show(
         )
         language = str(slices[chosen]["language"])
         arm = str(slices[chosen].get("arm", "translation"))
-        total, _ = differences(table, language, arm, score, limit=1)
-        first = parts.paged(total, ROWS).start
-    _, rows = differences(table, language, arm, score, limit=ROWS, offset=first)
+        shown = parts.paged(compare(table, language, arm, score), ROWS)
+    rows = compared(table, shown)
     if not rows:
         parts.warn("No pair of images was measured.")
         return

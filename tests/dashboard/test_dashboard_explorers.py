@@ -223,7 +223,9 @@ def test_the_difference_of_each_prompt_is_paired(run: Run) -> None:
     wanted = (own - english).groupby("key").mean()
     with runs.at(0).connect() as database:  # type: ignore[union-attr]
         table = Table(database, "languages")
-        total, found = language_prompts.differences(table, "sw", "translation", limit=99)
+        total = language_prompts.compare(table, "sw", "translation")
+        found = language_prompts.compared(table, slice(0, 99))
+        assert language_prompts.compared(table, slice(2, 4)) == found[2:4]
     assert total == len(explorer_run.KEYS)
     assert {row["key"]: row["difference"] for row in found} == pytest.approx(wanted.to_dict())
     assert [row["key"] for row in found] == list(wanted.sort_values().index)
