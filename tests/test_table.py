@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,9 @@ def test_a_table_is_what_sql_joins(run: Run):
     assert list(found.clip_embedding[2]) == [1, 0]
     chosen = ["outcome", "seed", "k", "clip_yes"]
     pd.testing.assert_frame_equal(table(run, "asked", chosen), joined[chosen])
+    named = table(run, "asked", lambda name: name.startswith("clip") or name in chosen)
+    pd.testing.assert_frame_equal(named, joined[[*named]])
+    assert {*named} == {*chosen, *(name for name in joined if str(name).startswith("clip"))}
     rest = joined.drop(columns="clip_embedding")
     pd.testing.assert_frame_equal(table(run, "asked", without=["embedding"]), rest)
 
@@ -80,15 +84,30 @@ def test_before_an_image_is_made_every_use_is_missing(run: Run):
     assert table(run, "unknown").empty
 
 
-def test_a_frame_has_the_types_that_duckdb_gives(run: Run):
+def test_a_frame_has_the_types_that_duckdb_gives():
     import duckdb
 
-    values = "('a', 1, true, 2.5::FLOAT, [1], NULL), (NULL, NULL, NULL, NULL, NULL, NULL::VARCHAR)"
+    of: list[tuple[tuple[pa.DataType, ...], tuple[list[Any], ...]]] = [
+        ((pa.string(), pa.large_string()), (["a", "b"], ["a", None], [None, None])),
+        ((pa.int64(), pa.int32(), pa.int16()), ([1, 2], [1, None], [None, None])),
+        ((pa.float64(), pa.float32()), ([1, 2], [1, None], [None, None])),
+        ((pa.bool_(),), ([True, False], [True, None], [None, None])),
+        (
+            (pa.list_(pa.float32()), pa.list_(pa.int64())),
+            ([[1], [2, 3]], [[1], None], [[1, None], [2]]),
+        ),
+        ((pa.null(),), ([None, None],)),
+    ]
+    kinds = [(kind, one) for names, values in of for kind in names for one in values]
+    columns = {f"c{n}": pa.array(values, kind) for n, (kind, values) in enumerate(kinds)}
+    rows = pa.table(columns)
     with duckdb.connect() as database:
-        rows = database.sql(f"SELECT * FROM (VALUES {values}) AS rows(a, b, c, d, e, f)")
-        pd.testing.assert_frame_equal(frame_of(rows.to_arrow_table()), rows.df())
-        whole = rows.filter("b = 1")
-        pd.testing.assert_frame_equal(frame_of(whole.to_arrow_table()), whole.df())
+        for part in (rows, pa.concat_tables([rows, rows]), rows.slice(1), rows.slice(0, 0)):
+            theirs, ours = database.from_arrow(part).df(), frame_of(part)
+            pd.testing.assert_frame_equal(ours, theirs)
+            for name in ours:
+                types = [[type(cell) for cell in frame[name]] for frame in (ours, theirs)]
+                assert types[0] == types[1], (part.schema.field(name), types)
 
 
 def test_a_table_is_written_in_parts_as_it_is_written_at_once(run: Run):
