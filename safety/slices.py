@@ -22,7 +22,8 @@ def evidence(frame: pd.DataFrame, chosen: pd.DataFrame, where: Mapping[str, Any]
     {'outcome': 'ok', 'request': ['a']}
     """
     query = dict(where)
-    if set(select(frame, query).index) == set(chosen.index):
+    asked = frame[[column for column in query if column in frame]]
+    if set(select(asked, query).index) == set(chosen.index):
         return query
     return query | {"request": chosen["request"].tolist()}
 
