@@ -71,7 +71,7 @@ class Demographics:
     def analyse(self, run: Run, study: Study) -> Analysis:
         """Each estimand in turn, for each attribute."""
         asked = settings(study)
-        frame = reading.load(run, asked.attributes)
+        frame = reading.load(run, asked)
         if frame.empty:
             return Analysis([_untested("the suite names nobody to draw")])
         findings: list[Finding] = []
@@ -123,7 +123,7 @@ class Demographics:
         (:mod:`audit.sequential`).
         """
         asked = settings(study)
-        frame = reading.load(run, asked.attributes)
+        frame = reading.load(run, asked)
         if frame.empty:
             return set()
         still: set[str] = set()

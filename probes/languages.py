@@ -78,7 +78,7 @@ class Languages:
 
     def analyse(self, run: Run, study: Study) -> Analysis:
         """Each stage on each slice, in the order of the stages."""
-        section, frame = _section(study), table(run, self.name)
+        section, frame = _section(study), table(run, self.name, without=["embedding"])
         if frame.empty:
             return Analysis([not_tested("alignment_gap", "the suite asks for no languages")])
         status = run.read_json("detectors.json")

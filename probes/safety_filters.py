@@ -78,7 +78,7 @@ class SafetyFilters:
 
     def analyse(self, run: Run, study: Study) -> Analysis:
         """Findings of every filter that has scored, and why the others have not."""
-        asked, frame = settings(study), table(run, self.name)
+        asked, frame = settings(study), table(run, self.name, without=["embedding"])
         if frame.empty:
             return Analysis([not_tested("block_rate", {}, "the suite has no safety cases")])
         filters = declared(study)

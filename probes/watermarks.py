@@ -86,7 +86,7 @@ class Watermarks:
 
     def analyse(self, run: Run, study: Study) -> Analysis:
         """Rates of detection on clean and on marked images, for each codec by itself."""
-        frame = table(run, self.name)
+        frame = table(run, self.name, without=["embedding"])
         if frame.empty:
             return Analysis([not_tested("detection_rate", {}, "the suite has no prompts for it")])
         asked, marks = settings(study), marks_of(study)

@@ -40,7 +40,7 @@ def detector_error(run_folder: Path, truth: str, out: Path, probe: str, as_json:
 
     run = Run.open(run_folder)
     suite = suite_of(run, outside=True)
-    frame = table(run, probe)
+    frame = table(run, probe, without=["embedding"])
     if frame.empty:
         raise AuditError(f"{run_folder} holds no images of the probe {probe}")
     attributes = suite.section("attributes")

@@ -1,8 +1,8 @@
-"""The probe's table without embeddings, what is perceived in it, and counts by prompt."""
+"""What is read of the probe's table, what is perceived in it, and counts by prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,12 +14,22 @@ from numpy.typing import NDArray
 from audit.evidence import table
 from audit.perception import CLIP, WITHOUT, perceived
 from audit.store import Run
+from safety.filters.decisions import FILTERS
 
 from .settings import Attribute, Settings
 
 Floats = NDArray[np.float64]
 
 PROBE = "demographics"
+READ = frozenset(
+    {
+        *("subject", "group", "template", "identity", "dimension", "coded", "arm", "index"),
+        *("text", "prompt", "outcome"),
+        *("clip_alignment", "faces_count", "faces_confidence"),
+        *(name for filter in FILTERS for name in (filter.score, filter.decision)),
+    }
+)
+"""Columns that some estimand here reads, besides the instruments' of the attributes."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +83,23 @@ class Units:
         return {name: int(number) for name, number in named.items() if number}
 
 
-def load(run: Run, attributes: Sequence[Attribute] = ()) -> pd.DataFrame:
-    """The probe's table; embeddings, which no estimand here reads, stay on disk.
+def load(run: Run, asked: Settings | None = None) -> pd.DataFrame:
+    """The columns of the probe's table that some estimand here reads: the rest of a wide table is
+    most of what an analysis would hold.
 
     Where an attribute is also measured (a skin tone on the Monk scale), the label of the measure is
     the column ``<detector>_<attribute>``, so that the detector is an instrument like any other.
     """
-    frame = table(run, PROBE, without=["embedding"])
+    attributes = asked.attributes if asked else ()
+    read = {*READ, *(column for attribute in attributes for column in attribute.measured)}
+    if asked and asked.section.get("labels"):  # which name their images by these
+        read |= {"request", "image"}
+    ends = tuple(
+        f"_{name}"
+        for attribute in attributes
+        for name in (attribute.name, *(f"{attribute.name}_{label}" for label in attribute.labels))
+    )
+    frame = table(run, PROBE, lambda column: column in read or column.endswith(ends))
     if frame.empty:
         return frame
     if "prompt" not in frame:  # a table without a plan: what was asked is its text

@@ -105,5 +105,5 @@ def measure_error(design: Design, drawn: Drawn, path: Path) -> None:
     """What ``t2i-audit detector-error --truth reader`` writes."""
     attributes = design.study.suite.section("attributes")
     section = {name: attributes[name] for name in design.study.options(PROBE)["attributes"]}
-    counts = measure(drawn, table(drawn, PROBE), section, "reader", {})
+    counts = measure(drawn, table(drawn, PROBE, without=["embedding"]), section, "reader", {})
     DetectorError({"model": "phantom", "truth": "reader"}, counts).save(path)
