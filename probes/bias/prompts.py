@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from audit.detector_error import DetectorError
 from audit.errors import AuditError
+from audit.label_files import read_labels
 from audit.plan import Use
 from audit.prompts import demographics
 from audit.study import Study
@@ -21,10 +23,32 @@ def uses(study: Study, settings: Settings) -> Iterator[Use]:
 
     An image of an inserted identity is held against the text of its base prompt: the yardstick may
     not change with what is measured.
+
+    Raises:
+        AuditError: a file that the analysis will read is not there or is none, or a user's
+            reference names no subject: said before an image is made.
     """
+    _read_files(study, settings)
     for text, base, tags in _asked(settings):
         for index in range(settings.images(study, tags["arm"])):
             yield Use(study.request(text, index), base, {**tags, "index": index})
+
+
+def _read_files(study: Study, settings: Settings) -> None:
+    section, declared = settings.section, study.suite.section("attributes")
+    if section.get("detector_error"):
+        DetectorError.load(path_of(section["detector_error"]))
+    if section.get("labels"):
+        labels = {name: [str(x) for x in about["labels"]] for name, about in declared.items()}
+        read_labels(path_of(section["labels"]), labels)
+    held = settings.reference
+    if held is not None and str(section["reference"]).endswith(".csv"):
+        subjects = sorted({str(tags["subject"]) for *_, tags in _asked(settings)})
+        if not set(subjects) & set(held.shares):
+            raise AuditError(
+                f"{section['reference']}: no id is a subject that is asked for, such as "
+                f"{', '.join(subjects[:3])}"
+            )
 
 
 def _asked(settings: Settings) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from audit.errors import AuditError
 from audit.perception import UNDETERMINED
-from audit.plugins import did_you_mean
+from audit.plugins import did_you_mean, names
 from audit.prompts import Reference, reference
+from audit.store import column_safe
 from audit.study import Study
 
 IMAGES_PER_PROMPT = 50
@@ -200,6 +201,7 @@ def settings(study: Study) -> Settings:
                 f"{did_you_mean(name, declared)}"
             )
         attributes.append(_attribute(str(name), declared[name], uniform))
+    _check_shown(section, declared)
     for name in section.get("until") or ():
         if name not in (known := [attribute.name for attribute in attributes]):
             raise AuditError(
@@ -207,10 +209,13 @@ def settings(study: Study) -> Settings:
             )
     followed = section.get("amplification")
     world = _planted(study) if followed == "planted" else {}
+    held = reference(str(named)) if named and not uniform else None
+    if held is not None and str(named).endswith(".csv"):
+        _check_labels(held, str(named), attributes)
     return Settings(
         section,
         tuple(attributes),
-        reference(str(named)) if named and not uniform else None,
+        held,
         reference(str(followed)) if followed and followed != "planted" else None,
         world,
     )
@@ -251,6 +256,40 @@ def _check(section: Mapping[str, Any]) -> None:
                 raise AuditError(f"demographics: {key}: unknown gap '{name}'{hint}")
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
                 raise AuditError(f"demographics: {key}: {name} is a number from 0, not {value!r}")
+
+
+def _check_shown(section: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+    """That an instrument with a band is one, and what identities show are labels of the suite."""
+    instruments = [column_safe(name) for name in names("detectors")]
+    for name in section.get("undetermined") or {}:
+        if name not in instruments:
+            raise AuditError(
+                f"demographics: undetermined: no instrument '{name}'"
+                f"{did_you_mean(name, instruments)}"
+            )
+    for identity, shown in (section.get("shows") or {}).items():
+        where = f"demographics: shows: {identity}"
+        if not isinstance(shown, Mapping):
+            raise AuditError(f"{where} is a mapping of attributes to labels, not {shown!r}")
+        for name, label in shown.items():
+            if name not in declared:
+                raise AuditError(f"{where}: no attribute '{name}'{did_you_mean(name, declared)}")
+            labels = [str(one) for one in declared[name]["labels"]]
+            if str(label) not in labels:
+                raise AuditError(
+                    f"{where}: {name} has no label '{label}'; there are: {', '.join(labels)}"
+                )
+
+
+def _check_labels(held: Reference, path: str, attributes: Sequence[Attribute]) -> None:
+    """That a user's reference says something of a label whose share is measured."""
+    has = sorted({label for shares in held.shares.values() for label in shares})
+    asked = [attribute.positive for attribute in attributes]
+    if not set(has) & set(asked):
+        raise AuditError(
+            f"{path}: no share of a label that is measured ({', '.join(asked)}); it has: "
+            f"{', '.join(has) or 'none'}"
+        )
 
 
 def _attribute(name: str, declared: Any, uniform: bool) -> Attribute:

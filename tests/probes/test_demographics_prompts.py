@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,12 @@ def test_a_uniform_reference_is_one_in_k():
         ({"images": {"wordings": 3}}, "unknown arm 'wordings'; did you mean 'wording'"),
         ({"undetermined": {"clip": "wide"}}, "clip is a number from 0, not 'wide'"),
         ({"margins": {"align": 0.1}}, "unknown gap 'align'; did you mean 'alignment'"),
+        ({"undetermined": {"clp": 0.1}}, "no instrument 'clp'; did you mean 'clip'"),
+        ({"shows": {"woman": {"gendr": "female"}}}, "woman: no attribute 'gendr'; did you mean"),
+        ({"shows": {"woman": {"gender": "woman"}}}, "gender has no label 'woman'; there are: fem"),
+        ({"shows": {"woman": "female"}}, "woman is a mapping of attributes to labels"),
+        ({"detector_error": "nowhere.json"}, "cannot read the detector error file nowhere.json"),
+        ({"labels": "nowhere.csv"}, "cannot read nowhere.csv"),
         ({"prompts": {"doctor": {"text": "x"}}}, "listed, or composed from groups, not both"),
     ],
 )
@@ -100,6 +107,27 @@ def test_a_mistake_is_one_clear_line(change: dict[str, Any], message: str):
     # The spec's options are checked in the same way.
     with pytest.raises(AuditError, match=message):
         tags(composed(), **change)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "id,share_femal\ndoctor,0.5\n",
+            "no share of a label that is measured .female.; it has: femal",
+        ),
+        ("id,share_female\ndoktor,0.5\n", "no id is a subject that is asked for, such as "),
+    ],
+)
+def test_a_reference_that_says_nothing_is_refused_before_an_image(
+    tmp_path: Path, text: str, message: str
+):
+    path = tmp_path / "mine.csv"
+    path.write_text(text)
+    with pytest.raises(AuditError, match=message):
+        tags(composed(), reference=str(path))
+    path.write_text("id,share_female\ndoctor,0.5\n")
+    assert tags(composed(), reference=str(path))
 
 
 def test_an_explicit_prompt_s_unknown_key_is_named():
