@@ -44,7 +44,11 @@ class Classifier:
         sigmoid: false      # each score is a logit of its own; then a head may have one label
         heads:
           gender: {labels: [male, female], from: 7}
-          age: {labels: [0-2, 3-9, 10-19, 20-29, 30-39, 40-49, 50-59, 60-69, 70+]}
+          age:
+            labels: [0-2, 3-9, 10-19, 20-29, 30-39, 40-49, 50-59, 60-69, 70+]
+            merged:          # into the suite's labels, with which CLIP's are compared
+              {0-19: [0-2, 3-9, 10-19], 20-39: [20-29, 30-39], 40-59: [40-49, 50-59],
+               60+: [60-69, 70+]}
 
     A transformers model that has one output, or says that it is multi-label, is read by sigmoid.
     A head without `from` begins where the one before it ends. If no head has it, together they
@@ -106,8 +110,8 @@ class Classifier:
             if self.settings.sigmoid:
                 part = expit(part)
             shares = probabilities(part, head.attribute, self.settings.softmax)
-            for label, column in zip(head.labels, shares.T, strict=True):
-                columns[f"{head.attribute}_{label}"] = column.tolist()
+            for label, places in head.columns.items():
+                columns[f"{head.attribute}_{label}"] = shares[:, places].sum(axis=1).tolist()
         return columns
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,27 @@ CROPS = ("face", "picture")
 
 @dataclass(frozen=True)
 class Head:
-    """One attribute: its labels, and where their scores begin in the network's output."""
+    """One attribute: its labels, and where their scores begin in the network's output.
+
+    Attributes:
+        merged: a suite's label → those of the network that it holds; empty: labels as they are.
+    """
 
     attribute: str
     labels: tuple[str, ...]
     start: int
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def part(self) -> slice:
         """The head's scores in the output."""
         return slice(self.start, self.start + len(self.labels))
+
+    @property
+    def columns(self) -> dict[str, list[int]]:
+        """Reported label → the places of its scores within the head."""
+        whole = self.merged or {label: (label,) for label in self.labels}
+        return {name: [self.labels.index(one) for one in held] for name, held in whole.items()}
 
 
 @dataclass(frozen=True)
@@ -114,8 +125,8 @@ def _heads(given: Any, where: str, least: int) -> tuple[Head, ...]:
         place = f"{where}: head '{attribute}'"
         body = value if isinstance(value, Mapping) else {"labels": value}
         for key in body:
-            if key not in ("labels", "from"):
-                raise AuditError(f"{place}: unknown key '{key}'; there are labels and from")
+            if key not in ("labels", "from", "merged"):
+                raise AuditError(f"{place}: unknown key '{key}'; there are labels, from and merged")
         labels, start = body.get("labels"), body.get("from", end)
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise AuditError(
@@ -128,13 +139,32 @@ def _heads(given: Any, where: str, least: int) -> tuple[Head, ...]:
             raise AuditError(f"{place} needs {many}, none twice, not {labels!r}{hint}")
         if not isinstance(start, int) or isinstance(start, bool) or start < 0:
             raise AuditError(f"{place}: from is the index of its first score, not {start!r}")
-        heads.append(Head(str(attribute), tuple(labels), start))
+        merged = _merged(body["merged"], labels, place, least) if "merged" in body else {}
+        heads.append(Head(str(attribute), tuple(labels), start, merged))
         end = start + len(labels)
     ordered = sorted(heads, key=lambda head: head.start)
     for one, other in pairwise(ordered):
         if one.part.stop > other.start:
             raise AuditError(f"{where}: heads '{one.attribute}' and '{other.attribute}' overlap")
     return tuple(heads)
+
+
+def _merged(given: Any, labels: list[str], place: str, least: int) -> dict[str, tuple[str, ...]]:
+    if least == 1:
+        raise AuditError(f"{place}: merged adds probabilities, which with sigmoid have no sum")
+    form = f"{place}: merged maps a label to a list of the network's, such as 0-19: [0-9, 10-19]"
+    if not isinstance(given, Mapping) or len(given) < 2:
+        raise AuditError(form)
+    if not all(isinstance(one, str) and isinstance(held, list) for one, held in given.items()):
+        raise AuditError(form)
+    named = [str(label) for held in given.values() for label in held]
+    for label in named:
+        if label not in labels:
+            raise AuditError(f"{place}: merged: no label '{label}'{did_you_mean(label, labels)}")
+    left = [label for label in labels if named.count(label) != 1]
+    if left:
+        raise AuditError(f"{place}: merged holds each label once, but not {', '.join(left)}")
+    return {one: tuple(held) for one, held in given.items()}
 
 
 def _input(given: Any, where: str) -> Input:

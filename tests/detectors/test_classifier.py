@@ -61,6 +61,18 @@ def test_heads_are_read_where_they_begin_and_others_are_not_reported(script: Pat
     assert found["age_30-39"][0] == pytest.approx(math.exp(2) / (math.exp(2) + 8), abs=1e-6)
 
 
+def test_labels_are_merged_into_those_of_the_suite(script: Path) -> None:
+    ages = TWO_OF_THREE["age"]["labels"]
+    bands = {"0-29": ages[:3], "30-59": ages[3:6], "60+": ages[6:]}
+    heads = {"age": {**TWO_OF_THREE["age"], "merged": bands}}
+    settings = {"input": PLAIN, "crop": "picture", "heads": heads}
+    found = made(script, settings, allow_code=True).detect(batch([Image.new("RGB", (9, 9))]))
+    assert list(found) == ["age_0-29", "age_30-59", "age_60+"]
+    whole = math.exp(2) + 8
+    assert found["age_30-59"][0] == pytest.approx((math.exp(2) + 2) / whole, abs=1e-6)
+    assert sum(column[0] for column in found.values()) == pytest.approx(1)
+
+
 def test_mean_deviation_and_order_of_colours_are_those_of_the_settings(script: Path) -> None:
     image = Image.new("RGB", (16, 16), (255, 0, 51))
     seen = {"size": [8, 24], "mean": [0.5, 0.0, 0.1], "std": [0.25, 1.0, 2.0], "colour": "BGR"}

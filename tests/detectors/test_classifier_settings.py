@@ -33,6 +33,18 @@ from tests.detectors.classifying import AB, AS_DLIB, refused
             "'h' and 'g' overlap",
         ),
         (
+            {"input": AS_DLIB, "heads": {"g": {"labels": AB, "merged": {"x": ["a"], "y": ["c"]}}}},
+            "head 'g': merged: no label 'c'",
+        ),
+        (
+            {"input": AS_DLIB, "heads": {"g": {"labels": AB, "merged": {"x": ["a"], "y": ["a"]}}}},
+            "merged holds each label once, but not a, b",
+        ),
+        (
+            {"input": AS_DLIB, "heads": {"g": {"labels": AB, "merged": ["a"]}}},
+            "merged maps a label to a list",
+        ),
+        (
             {"input": {**AS_DLIB, "size": 64}, "heads": {"g": AB}},
             "does not run on an input",
         ),
