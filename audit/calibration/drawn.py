@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow as pa
 from PIL import Image
 
 from audit import plugins
-from audit.evidence import Analysis
+from audit.evidence import Analysis, Views, views
 from audit.findings import Finding
 from audit.flagged import view_delivered
 from audit.store import Run, column_safe, encode
@@ -72,14 +72,20 @@ class Drawn(Run):
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """The views of :meth:`audit.store.Run.connect`."""
         with duckdb.connect() as database:
-            views = set()
-            for name, rows in self._tables.items():
-                folder, _, rest = name.partition("/")
-                view = "requests" if name == "plan" else column_safe(f"{folder}_{rest}".rstrip("_"))
+            held = self.held()
+            for view, rows in held.items():
                 database.register(view, rows)
-                views.add(view)
-            view_delivered(database, views)
+            view_delivered(database, {*held})
             yield database
+
+    def held(self) -> dict[str, pa.Table]:
+        """View → its rows."""
+        found = {}
+        for name, rows in self._tables.items():
+            folder, _, rest = name.partition("/")
+            view = "requests" if name == "plan" else column_safe(f"{folder}_{rest}".rstrip("_"))
+            found[view] = rows
+        return found
 
     def save_image(self, image: Image.Image) -> str:
         """The name that the image would have."""
@@ -88,6 +94,28 @@ class Drawn(Run):
     def write_bytes(self, name: str, data: bytes) -> None:
         """Nothing is written."""
         raise TypeError(f"a sub-audit is not written: {name}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    tables: Mapping[str, pa.Table]
+
+    def names(self) -> set[str]:
+        return {*self.tables}
+
+    def columns(self, view: str) -> list[str]:
+        names: list[str] = self.tables[view].column_names
+        return names
+
+    def read(self, view: str, columns: Iterable[str]) -> pa.Table:
+        return self.tables[view].select(list(columns))
+
+
+@views.register(Drawn)
+@contextmanager
+def _views(run: Drawn) -> Iterator[Views]:
+    """As they are: a database for each of many sub-audits costs more than most analyses."""
+    yield _Held(run.held())
 
 
 class Design:
@@ -178,8 +206,7 @@ class Design:
         records = _answered(self.pool.records, made)
         if not pictures:
             at = records.column_names.index("image")
-            # No image has this name, so none is opened.
-            records = records.set_column(at, "image", pa.array([""] * len(records)))
+            records = records.set_column(at, "image", pa.nulls(len(records), pa.string()))
         failed = [
             {"request": id_, "image": None, "outcome": outcome}
             for id_, outcome in zip(self._ids, outcomes, strict=True)

@@ -29,12 +29,16 @@ import safety.filters.denylist
 import safety.filters.safety_checker
 import safety.watermarks.codecs
 from audit import plugins
-from audit.calibration.calibrate import trials
+from audit.calibration.calibrate import tally, trials
+from audit.calibration.drawn import Design
 from audit.calibration.page import page
 from audit.calibration.pool import Pool, Size, make
 from audit.calibration.result import document
 from audit.calibration.shipped import sentence
 from audit.calibration.tally import NOT_ASKED, Answer, Check, Effect, Outcome, Tally
+from audit.evidence import views
+from audit.frames import frame_of
+from audit.store import Run
 from audit.study import Study
 from probes import _language_gaps
 from probes.bias import insertions, totals
@@ -45,7 +49,7 @@ from safety.watermarks.readings import Reading
 from tests.calibration.drawing import Drawing
 
 SIZE = Size("test", images=16, seeds=4, sub_audits=4)
-Run = Callable[[Pool], Iterator[Answer]]
+Trial = Callable[[Pool], Iterator[Answer]]
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +58,12 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return make(folder, "phantom", trials(), SIZE, Drawing())
 
 
-def trial(name: str, sub_audits: int = SIZE.sub_audits) -> Run:
+def trial(name: str, sub_audits: int = SIZE.sub_audits) -> Trial:
     size = dataclasses.replace(SIZE, sub_audits=sub_audits)
     return lambda pool: trials([name])[name].outcomes({"phantom": pool}, size)
 
 
-def part(module: Any, name: str, sub_audits: int = SIZE.sub_audits) -> Run:
+def part(module: Any, name: str, sub_audits: int = SIZE.sub_audits) -> Trial:
     """One of the trials of a module, of its world or of the pool."""
     size = dataclasses.replace(SIZE, sub_audits=sub_audits)
 
@@ -82,7 +86,7 @@ def known(pool: Pool) -> Iterator[Answer]:
         yield from detectors.unread(probe)
 
 
-TRIALS: dict[str, Run] = {
+TRIALS: dict[str, Trial] = {
     "skewed": lambda pool: demographics.audits(
         demographics.World(pool),
         "skewed",
@@ -185,6 +189,26 @@ def test_a_check_that_fails_is_named():
     tally = Tally()
     tally.add([Check("p", "what is known", False, "1 of 2")])
     assert document(tally, {}, SIZE)["failures"] == ["p: not so: what is known (1 of 2)"]
+
+
+def test_another_process_finds_the_same_in_its_copy_of_the_pool(pool: Pool):
+    size = dataclasses.replace(SIZE, sub_audits=1)
+    here = trials(["languages"])["languages"].outcomes({"phantom": pool}, size)
+    there = tally({"phantom": pool}, ["languages"], size)
+    assert there.outcomes == [one for one in here if isinstance(one, Outcome)]
+
+
+def test_a_sub_audit_holds_what_a_database_would_give(pool: Pool):
+    request = pool.records["request"][0].as_py()
+    design = Design(pool, "languages", {}, images_per_prompt=1)
+    drawn = design.draw([request] * design.requests, pictures=False)
+    with views(drawn) as held, views.dispatch(Run)(drawn) as database:
+        assert held.names() == database.names() - {"delivered"}
+        for name in held.names():
+            columns = held.columns(name)
+            assert columns == database.columns(name)
+            ours, theirs = (frame_of(one.read(name, columns)) for one in (held, database))
+            pd.testing.assert_frame_equal(ours, theirs)
 
 
 # ---- defects ----------------------------------------------------------------------------------
@@ -296,7 +320,7 @@ def attacked_marks_read_before_the_attack(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Reading.columns, "func", columns)
 
 
-PARTS: dict[str, Run] = TRIALS | {
+PARTS: dict[str, Trial] = TRIALS | {
     "signs": lambda pool: detectors.of_signs(pool.study, SIZE),
 }
 """With parts of the trials, for defects that these notice alone."""
