@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -54,9 +54,16 @@ class Clip:
                 for label, texts in section["labels"].items()
             }
             for label, texts in self._vocabulary[attribute].items():
-                mean = self.encode_texts(texts).mean(axis=0)
-                self._heads[f"{attribute}_{label}"] = mean / np.linalg.norm(mean)
+                self._heads[f"{attribute}_{label}"] = self._head(tuple(texts))
         self._texts: dict[str, NDArray[np.float32]] = {}
+
+    def _head(self, texts: tuple[str, ...]) -> NDArray[np.float32]:
+        """The mean direction of texts, made once for all that use the model at the same time."""
+        known = self._clip.heads
+        if texts not in known:
+            mean = self.encode_texts(texts).mean(axis=0)
+            known[texts] = mean / np.linalg.norm(mean)
+        return known[texts]
 
     def describe(self) -> Mapping[str, Any]:
         """See :class:`audit.detectors.Detector`."""
@@ -112,12 +119,14 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class OpenClip:
-    """An open_clip model: its network, the preprocessing of an image, its tokenizer, what it is."""
+    """An open_clip model: its network, the preprocessing of an image, its tokenizer, what it is,
+    and the directions of texts that were asked for."""
 
     network: Any
     preprocess: Any
     tokenize: Any
     identity: Mapping[str, Any]
+    heads: dict[tuple[str, ...], NDArray[np.float32]] = field(default_factory=dict)
 
 
 _in_use: WeakValueDictionary[tuple[str, str, str], OpenClip] = WeakValueDictionary()

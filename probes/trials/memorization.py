@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audit import suites
+from audit import plugins, suites
 from audit.calibration.drawn import Design
 from audit.calibration.pool import Pool, Size
 from audit.calibration.tally import Answer, Check, Effect, Outcome, Read, found
@@ -80,6 +80,8 @@ class World:
 
     def __init__(self, pool: Pool) -> None:
         self.pool, self.frame = pool, pool.frame(PROBE)
+        # Held, for then the analysis of every sub-audit shares its network.
+        self.clip = plugins.load("detectors", "clip")(pool.study)
         self.requests = {
             str(target): rows.request.to_numpy() for target, rows in self.frame.groupby("target")
         }
