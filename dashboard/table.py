@@ -225,7 +225,8 @@ class Table:
         listed = ", ".join(map(str, chosen))
         rows = self._fetch(
             f"SELECT {', '.join(select)}",
-            [Condition(f"{quoted(self.base)}.rowid IN ({listed})")],
+            # A list of its own is joined; values in the condition would read the columns whole.
+            [Condition(f"{quoted(self.base)}.rowid IN (SELECT unnest([{listed}]))")],
             {IMAGES} | {column.view for column in wanted.values()},
             "",
         )
