@@ -266,8 +266,9 @@ def _disparity(gaps: Sequence[Gap], run: Run) -> None:
         f"<tbody>{body}</tbody></table></div>"
     )
     st.caption(
-        "Paired: difference of the rates, Newcombe's interval. Perceived: Mantel-Haenszel within "
-        "prompts. 95%, not corrected for the number of gaps: the findings on the overview are."
+        "Paired: difference of the rates, Tango's score interval, scenes as clusters. Perceived: "
+        "Mantel-Haenszel within prompts. 95%, not corrected for the number of gaps: the findings "
+        "on the overview are."
     )
 
 

@@ -42,7 +42,7 @@ def show(index: int, run: Run, table: Table | None, finding: Finding) -> None:
             limit=IMAGES,
         )
         tiles = "".join(_tile(index, row) for row in rows)
-        st.html(f'<div class="t2i-grid t2i-close" role="list">{tiles}</div>')
+        st.html(f'<div class="t2i-grid t2i-tight" role="list">{tiles}</div>')
 
 
 def _figures(f: Finding, say: Callable[[float], str]) -> str:
