@@ -132,6 +132,8 @@ def settings(study: Study) -> Settings:
             f"{PROBE}: unmemorized_to ({asked.unmemorized_to}) must lie below memorized_from "
             f"({asked.memorized_from})"
         )
+    if asked.images not in (None, "phantom") and not Path(asked.images or "").is_dir():
+        raise AuditError(f"{PROBE}: images is a folder, or phantom; there is no '{asked.images}'")
     if asked.most_duplicated and not asked.index:
         raise AuditError(f"{PROBE}: most_duplicated needs an 'index', an embedding folder")
     return asked

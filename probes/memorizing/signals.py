@@ -174,7 +174,7 @@ def detection(
         known = table[table.label.notna() & table[signal.column].notna()]
         yes = (known.label == 1).to_numpy()
         if yes.all() or not yes.any():
-            findings.append(_untested(signal, _why_not(table, yes)))
+            findings.append(_untested(signal, _why_not(signal, table, yes)))
             continue
         scores = signal.sign * known[signal.column].to_numpy(float)
         made = _findings(signal, scores, yes, known, pairs, asked)
@@ -299,12 +299,14 @@ def _seconds(signal: Signal, pairs: pd.DataFrame) -> float | None:
     return float(base.groupby(["source", "text"])[column].sum().mean())
 
 
-def _why_not(table: pd.DataFrame, yes: NDArray[np.bool_]) -> str:
+def _why_not(signal: Signal, table: pd.DataFrame, yes: NDArray[np.bool_]) -> str:
     truth = set(table.label.dropna())
     if 1.0 not in truth:
         return "no caption is known to be memorized"
     if 0.0 not in truth:
         return "no caption is declared never trained on (option 'negatives', or duplicates 0)"
+    if signal is COMBINED and not len(yes) and (COPY not in table or table[COPY].isna().all()):
+        return "no image could be compared with the training images"
     if not len(yes):
         return "it has no values here; without guidance there is no text noise"
     return f"it has values for {'memorized captions' if yes.all() else 'negatives'} alone"

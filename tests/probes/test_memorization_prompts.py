@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from audit import suites
+from audit.detectors.memorization_signals import SIGNALS
 from audit.errors import AuditError
 from audit.phantom import path as phantom_path
 from audit.spec import Spec
@@ -183,11 +186,23 @@ def test_random_tokens_are_the_models_own_words():
         ({"memorized_from": 1, "unmemorized_to": 1}, "must lie below memorized_from"),
         ({"mitigation": {"token": 3}}, "mitigation: unknown key 'token'"),
         ({"mitigation": 4}, "mitigation is a mapping"),
+        ({"images": "nowhere"}, "images is a folder, or phantom; there is no 'nowhere'"),
     ],
 )
 def test_a_wrong_option_is_named(options: dict, message: str):
     with pytest.raises(AuditError, match=message):
         settings(study({}, memorization=options))
+
+
+def test_the_readme_shows_options_that_there_are(tmp_path: Path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(probes:\n  memorization:.*?)```", readme, re.DOTALL)
+    options = yaml.safe_load(block)["probes"]["memorization"] | {"images": str(tmp_path)}
+    asked = settings(study({}, memorization=options))
+    assert asked.mitigation is not None and asked.mitigation.guidance == 3
+    assert set(asked.opening) == {"embeddings", "exclude", "filters"}
+    shown = yaml.safe_load(block)["detectors"]["memorization-signals"]["signals"]
+    assert tuple(shown) == SIGNALS
 
 
 def test_only_an_embedding_folder_is_read_for_repeated_captions(index: Path, monkeypatch):
