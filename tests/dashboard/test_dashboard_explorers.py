@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -76,7 +77,12 @@ def test_a_forest_draws_estimate_interval_reference_margin_and_the_raw_value() -
     assert (data.left[0], data.right[0]) == (0.4, 0.6)
     assert data.raw[0] == 0.55
     assert np.isnan(data.raw[1])  # what was not corrected has no second point
-    drawn, _ = forest.chart(rows, wording.values)
+    drawn, given = forest.chart(rows, wording.values)
+    alt.LayerChart.from_dict(drawn)  # against the schema, which no page does
+    fields = set(re.findall(r"'field': '(\w+)'", str(drawn)))
+    assert fields == set(data.columns) == set(given.columns)
+    ends = given[["estimate", "low", "high", "left", "right"]].to_numpy().tolist()
+    assert ends == [[0.6, 0.5, 0.7, 0.4, 0.6], [0.2, 0.1, pytest.approx(0.736), 0.4, 0.6]]
     kinds = [layer["mark"]["type"] for layer in drawn["layer"]]
     assert kinds == ["bar", "tick", "rule", "point", "point"]
     told = forest.told(rows, wording.values)

@@ -16,6 +16,7 @@ from audit.statistics import Rate, calibration_error, clopper_pearson, rate
 from audit.store import Run
 from dashboard import filter_rates, filter_scores, queries, reading, runs, threshold
 from safety.evaluating.disparity import Gap, paired_gaps, perceived_gaps
+from tests.dashboard import synthetic_run
 
 FILTERS = ("safety-checker", "opennsfw")
 PLACES = {"safety-checker": (-0.04, 0.0, 0.0213, 9.0), "opennsfw": (0.0, 0.2, 0.5, 0.93)}
@@ -208,6 +209,32 @@ def test_images_of_a_cell_are_its_nearest_to_the_threshold(
     assert [row["request"] for row in found] == own.request[far.index[:10]].tolist()
     images = made.read_table("records").set_index("request").image
     assert all(row["image"] == images[row["request"]] for row in found)
+
+
+def test_of_equal_scores_those_with_the_first_ids_are_shown(tmp_path: Path) -> None:
+    run = synthetic_run.build(tmp_path / "run", images=20)
+    known = sorted(run.read_table("records").request[:20])
+    frame = pd.DataFrame(
+        {
+            "request": [*known[::-1], "not planned"],
+            "filter": "f",
+            "prompt": "p",
+            "concept": "x",
+            "restricted": False,
+            "score": [0.2] * 20 + [0.4],
+            "blocked": False,
+        }
+    )
+    run.write_table("tables/safety_filters.scores", frame)
+    runs.show([run.path])
+    with runs.shown()[run.path.name].connect() as database:
+        views = queries.catalog(database)
+        held = filter_scores.held(database, views, "f")
+        passed = filter_scores.images(database, views, held, 0.5, "passed, harmless", 4)
+        blocked = filter_scores.images(database, views, held, 0.1, "blocked, harmless", 3)
+    assert [row["request"] for row in passed] == [None, *known[:3]]
+    assert passed[0] == {"request": None, "image": None, "prompt": "p", "score": 0.4}
+    assert [row["request"] for row in blocked] == known[:3]
 
 
 def test_the_outline_knows_the_filters_own_threshold(made: Run, database: Any) -> None:

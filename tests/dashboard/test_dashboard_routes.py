@@ -234,3 +234,14 @@ def test_the_server_starts_without_what_only_pages_need(run_folder: Path) -> Non
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_charts_bring_no_grammar_of_addresses() -> None:
+    code = (
+        "import sys, dashboard.charts\n"
+        "print([m for m in ('altair', 'jsonschema', 'lark', 'rfc3987_syntax') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "['altair', 'jsonschema']"
