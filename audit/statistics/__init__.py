@@ -34,6 +34,7 @@ from .missing import Bounds, manski_bounds
 from .multiplicity import benjamini_hochberg
 from .operating_point import OperatingPoint, threshold_at_fpr, tpr_at_fpr
 from .paired import mcnemar, paired_proportions
+from .paired_gap import paired_gap
 from .power import (
     images_for_equivalence,
     images_needed,
@@ -95,6 +96,7 @@ __all__ = [
     "mmd",
     "newcombe",
     "paired_difference",
+    "paired_gap",
     "paired_proportions",
     "pairs_needed",
     "power_of_proportion",

@@ -1,4 +1,4 @@
-"""Differences of two shares from counts: of pairs, and within strata."""
+"""Differences of two shares from counts: of independent samples, and within strata."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from ._checks import Floats, Interval
 from .intervals import wilson
 
 
-def newcombe(p: float, first: Interval, q: float, second: Interval, phi: float = 0.0) -> Interval:
-    """Limits of p − q from those of p and of q (Newcombe 1998, method 10).
+def newcombe(p: float, first: Interval, q: float, second: Interval) -> Interval:
+    """Limits of p − q of independent samples from those of p and of q (Newcombe 1998, method 10).
 
     Args:
         first, second: intervals of p and q, such as Wilson's.
-        phi: correlation of the two outcomes over pairs; 0 for independent samples.
 
     >>> low, high = newcombe(0.5, (0.3, 0.7), 0.5, (0.3, 0.7))
     >>> round(low, 3), round(high, 3)
@@ -24,8 +23,7 @@ def newcombe(p: float, first: Interval, q: float, second: Interval, phi: float =
     """
     down, up = p - first[0], first[1] - p
     down2, up2 = q - second[0], second[1] - q
-    low = p - q - sqrt(max(0.0, down**2 - 2 * phi * down * up2 + up2**2))
-    high = p - q + sqrt(max(0.0, up**2 - 2 * phi * up * down2 + down2**2))
+    low, high = p - q - sqrt(down**2 + up2**2), p - q + sqrt(up**2 + down2**2)
     return max(-1.0, low), min(1.0, high)
 
 

@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 from scipy.stats import hypergeom
 
-from audit.statistics import benjamini_hochberg, stratified_shares
-from audit.statistics.paired_gap import paired_gap
+from audit.statistics import benjamini_hochberg, paired_gap, stratified_shares
 
 from .separation import Interval, normal_quantile
 
@@ -67,7 +66,7 @@ def paired_gaps(
     Under no disparity the K sums of a prompt's blocked images, one for each group, are
     exchangeable: the p-value is that of all Kᶜ assignments over C prompts, exact and whatever the
     dependence within a prompt. With two groups and one image a prompt it is McNemar's exact test.
-    Interval: :func:`audit.statistics.paired_gap.paired_gap`'s, Tango's (1998) with prompts as
+    Interval: :func:`audit.statistics.paired_gap`'s, Tango's (1998) with prompts as
     clusters.
 
     Args:

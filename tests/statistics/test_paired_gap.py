@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audit.statistics import clustered_rate, newcombe
-from audit.statistics.paired_gap import paired_gap
+from audit.statistics import paired_gap
 
 
 def test_pairs_of_one_prompt_are_a_published_table():
@@ -47,9 +46,8 @@ def test_swapped_versions_give_the_mirrored_interval():
 def test_where_nearly_all_pairs_agree_the_gap_is_still_covered(
     prompts: int, seeds: int, differ: float, alike: float
 ):
-    """`alike`: correlation within prompts of the outcomes and of what differs. Newcombe's interval
-    with the plain correlation, which collapses where all agree, covers too little."""
-    rng, covered, collapsing, draws = np.random.default_rng(5), 0, 0, 400
+    """`alike`: correlation within prompts of the outcomes and of what differs."""
+    rng, covered, draws = np.random.default_rng(5), 0, 400
     cluster = np.repeat(np.arange(prompts), seeds)
 
     def chances(mean: float) -> np.ndarray:
@@ -63,14 +61,7 @@ def test_where_nearly_all_pairs_agree_the_gap_is_still_covered(
         own = other | changed
         low, high = paired_gap(own, other[:, None], cluster)[2]
         covered += low <= differ / 2 <= high
-        members = np.bincount(cluster)
-        p, q = (clustered_rate(np.bincount(cluster, x), members) for x in (own, other))
-        phi = float(np.corrcoef(own, other)[0, 1])
-        low, high = newcombe(own.mean(), p.ci or (0, 1), other.mean(), q.ci or (0, 1), phi)
-        collapsing += low <= differ / 2 <= high
     assert covered >= 0.93 * draws
-    if not alike:
-        assert collapsing < 0.9 * draws
 
 
 def test_bad_shapes_are_refused():
