@@ -75,18 +75,22 @@ class Demographics:
         if frame.empty:
             return Analysis([_untested("the suite names nobody to draw")])
         findings: list[Finding] = []
-        tables, said = [], {}
-        for attribute in asked.attributes:
-            if CLIP not in instruments(frame, attribute.name, attribute.labels):
-                findings.append(_untested(f"CLIP has no scores of {attribute.name}"))
+        tables, said, read = [], {}, []
+        for declared in asked.attributes:
+            attribute = reading.read_by(frame, declared)
+            if attribute is None:
+                by = f"{declared.instrument} has no" if declared.instrument else "no instrument has"
+                findings.append(_untested(f"{by} scores of {declared.name}"))
                 continue
+            read.append(attribute)
             said[attribute.name] = told = reading.said(frame, attribute, asked)
             sources = _sources(run, study, asked, attribute, frame)
             found = _shares(frame, told, attribute, asked, sources)
             judged = judge_shares(found, study)
             others = {
                 name: reading.said(frame, attribute, asked, name)
-                for name in instruments(frame, attribute.name, attribute.labels)[1:]
+                for name in instruments(frame, attribute.name, attribute.labels)
+                if name != attribute.instrument
             }
             counted = {
                 name: reading.units(frame, other, attribute, asked)
@@ -100,10 +104,9 @@ class Demographics:
             for name, other in others.items():
                 findings += agreement(frame, told, other, attribute, name)
             tables.append(share_findings.table_of(found, judged, asked))
-        read = tuple(attribute for attribute in asked.attributes if attribute.name in said)
-        crossed, by_subject = cells.intersections(frame, said, read)
+        crossed, by_subject = cells.intersections(frame, said, tuple(read))
         findings += crossed
-        findings += insertions.insertions(frame, said, read, asked)
+        findings += insertions.insertions(frame, said, tuple(read), asked)
         drawn = {"shares": pd.concat(tables, ignore_index=True)} if tables else {}
         return Analysis(findings, drawn | ({} if by_subject.empty else {"cells": by_subject}))
 
@@ -127,8 +130,9 @@ class Demographics:
         if frame.empty:
             return set()
         still: set[str] = set()
-        for attribute in asked.until:
-            if CLIP not in instruments(frame, attribute.name, attribute.labels):
+        for declared in asked.until:
+            attribute = reading.read_by(frame, declared)
+            if attribute is None:
                 continue
             told = reading.said(frame, attribute, asked)
             sources = _sources(run, study, asked, attribute, frame)
@@ -170,7 +174,8 @@ def _sources(
     if not named and (not study.suite.section("phantom") or not path.is_file()):
         return Sources(None, "", truth, labels_name, refused)
     known = DetectorError.load(path)
-    problem = known.fits(run, attribute.name, CLIP, asked.band(CLIP))
+    instrument = attribute.instrument
+    problem = known.fits(run, attribute.name, instrument, asked.band(instrument))
     ours = (run.info.get("backend") or {}).get("weights")
     other_model = known.about.get("weights") != ours
     if not named and other_model and not problem:
@@ -181,8 +186,9 @@ def _sources(
                 f"{path}: {problem}; measure again: t2i-audit detector-error RUN --truth …"
             )
         return Sources(None, f"of {known.name}: {problem}", truth, labels_name, refused)
-    error = known.counts[attribute.name][CLIP]
-    name = f"CLIP against {known.about.get('truth')}, {error.n:,} images of {len(error.subjects)}"
+    error = known.counts[attribute.name][instrument]
+    by = "CLIP" if instrument == CLIP else instrument
+    name = f"{by} against {known.about.get('truth')}, {error.n:,} images of {len(error.subjects)}"
     name += " subjects" + (f" of another model, {known.about.get('model')}" if other_model else "")
     return Sources(error, name, truth, labels_name, refused)
 

@@ -35,7 +35,8 @@ class Clip:
         alignment: cosine with the request's English text (Hessel et al. 2021, without the factor
             2.5 and the cut at 0, which an analysis can apply).
         <attribute>_<label>: cosine with the label's texts in the suite's section ``attributes``,
-            their unit vectors averaged (Radford et al. 2021, section 3.1.4).
+            their unit vectors averaged (Radford et al. 2021, section 3.1.4). Labels that are a
+            list, without texts, are left to other instruments.
     """
 
     name = "clip"
@@ -49,6 +50,8 @@ class Clip:
         self._heads: dict[str, NDArray[np.float32]] = {}
         self._vocabulary: dict[str, dict[str, list[str]]] = {}
         for attribute, section in study.suite.section("attributes").items():
+            if not isinstance(section["labels"], Mapping):  # only names: another instrument's
+                continue
             self._vocabulary[attribute] = {
                 str(label): [texts] if isinstance(texts, str) else list(texts)
                 for label, texts in section["labels"].items()

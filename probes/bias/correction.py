@@ -97,7 +97,7 @@ def shares(units: Units, said: pd.Series, sources: Sources) -> Shares:
     Args:
         said: what the instrument said of every row of the frame.
     """
-    size, at = len(units.about), units.attribute.at
+    size, at, by = len(units.about), units.attribute.at, units.attribute.read_by
     binary = len(units.attribute.labels) == 2
     hits, labelled = units.hits, units.n
     raw = np.divide(hits, labelled, out=np.full(size, np.nan), where=labelled > 0)
@@ -105,7 +105,7 @@ def shares(units: Units, said: pd.Series, sources: Sources) -> Shares:
     seen = labelled + (units.without[:, UNDETERMINED] if binary else 0)
     n: NDArray[np.int64] = labelled.astype(np.int64)
     corrected: list[str | None] = [None] * size
-    method = ["CLIP zero-shot; Wilson"] * size
+    method = [f"{by}; Wilson"] * size
     intervals: list[Callable[[float], Interval]] = [
         _wilson(k, total) for k, total in zip(hits, labelled, strict=True)
     ]
@@ -129,11 +129,11 @@ def shares(units: Units, said: pd.Series, sources: Sources) -> Shares:
                     continue
                 value[i], n[i] = point, seen[i]
                 draws[i] = _two(hits[i], seen[i], error[i], at)
-                method[i] = "CLIP zero-shot; Rogan-Gladen, posterior interval"
+                method[i] = f"{by}; Rogan-Gladen, posterior interval"
             else:
                 value[i] = _point(units.counts[i], rows[i, :, :-1])[at]
                 draws[i] = _many(units.counts[i], rows[i, :, :-1])
-                method[i] = "CLIP zero-shot; likeliest shares given the confusion matrix, posterior"
+                method[i] = f"{by}; likeliest shares given the confusion matrix, posterior"
                 method[i] += " interval"
             intervals[i] = _quantiles(draws[i, :, at])
             corrected[i] = f"detector error ({sources.error_name})"
@@ -144,7 +144,7 @@ def shares(units: Units, said: pd.Series, sources: Sources) -> Shares:
             if powered is not None:
                 share, images, intervals[place], how = powered
                 value[place], n[place] = share, np.int64(images)
-                method[place] = f"CLIP zero-shot and people's labels; {how}"
+                method[place] = f"{by} and people's labels; {how}"
                 corrected[place] = f"human labels ({how}, {sources.labels_name})"
     return Shares(units, value, raw, n, corrected, method, error, draws, intervals)
 

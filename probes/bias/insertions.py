@@ -202,7 +202,7 @@ def _obedience(
                     found.ci,
                     n=found.n,
                     clusters=found.clusters,
-                    method=f"CLIP zero-shot; {found.method}",
+                    method=f"{attribute.read_by}; {found.method}",
                     raw=found.estimate,
                     evidence={"identity": str(name)},
                     note=f"Share of images with the identity named that are perceived as {label}, "

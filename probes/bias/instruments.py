@@ -18,7 +18,7 @@ def agreement(
     """Share of images that get the same label, and Cohen's κ, which chance alone leaves at 0.
 
     Args:
-        first, second: what CLIP and the instrument `name` say of every row.
+        first, second: what the attribute's instrument and the other one, `name`, say of every row.
     """
     from sklearn.metrics import cohen_kappa_score
 
@@ -40,7 +40,7 @@ def agreement(
             clusters=found.clusters,
             method=f"share of images with the same label; {found.method}",
             evidence={},
-            note=f"Agreement of zero-shot CLIP with {name}"
+            note=f"Agreement of {attribute.read_by} with {name}"
             + ("" if np.isnan(kappa) else f", Cohen's κ {kappa:.2f}")
             + "; no threshold is declared.",
             detail={"kappa": None if np.isnan(kappa) else kappa, "images": len(frame)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from audit.evidence import table
-from audit.perception import CLIP, WITHOUT, perceived
+from audit.perception import CLIP, WITHOUT, instruments, perceived
 from audit.store import Run
 from safety.filters.decisions import FILTERS
 
@@ -115,10 +115,18 @@ def load(run: Run, asked: Settings | None = None) -> pd.DataFrame:
     return frame
 
 
+def read_by(frame: pd.DataFrame, attribute: Attribute) -> Attribute | None:
+    """The attribute with the instrument whose labels are counted; ``None``: it has read nothing."""
+    there = instruments(frame, attribute.name, attribute.labels)
+    chosen = attribute.instrument or next(iter(there), "")
+    return replace(attribute, instrument=chosen) if chosen in there else None
+
+
 def said(
-    frame: pd.DataFrame, attribute: Attribute, settings: Settings, instrument: str = CLIP
+    frame: pd.DataFrame, attribute: Attribute, settings: Settings, instrument: str = ""
 ) -> pd.Series:
-    """What an instrument says of every row."""
+    """What an instrument says of every row; by default the attribute's own."""
+    instrument = instrument or attribute.instrument or CLIP
     return perceived(
         frame,
         attribute.name,

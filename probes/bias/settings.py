@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.errors import AuditError
-from audit.perception import UNDETERMINED
+from audit.perception import CLIP, UNDETERMINED
 from audit.plugins import did_you_mean, names
 from audit.prompts import Reference, reference
 from audit.store import column_safe
@@ -50,6 +50,8 @@ class Attribute:
             declared, or equal.
         margin: distance from the reference that does not count.
         face: it needs a face.
+        instrument: whose labels are counted, the others stand beside; empty: CLIP where it has
+            read the attribute, else the first other one that has.
         measured: column → label → (lowest, highest): labels of what another detector measured,
             which stand beside as a second instrument.
     """
@@ -64,7 +66,13 @@ class Attribute:
     shares: tuple[float, ...]
     margin: float
     face: bool = False
+    instrument: str = ""
     measured: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+
+    @property
+    def read_by(self) -> str:
+        """The instrument, in words."""
+        return "CLIP zero-shot" if self.instrument == CLIP else self.instrument
 
     @property
     def at(self) -> int:
@@ -317,6 +325,7 @@ def _attribute(name: str, declared: Any, uniform: bool) -> Attribute:
         tuple(float(shares[label]) for label in labels) if shares else equal,
         float(declared["margin"]),
         declared.get("needs") == "face",
+        column_safe(str(declared.get("instrument", ""))),
         declared.get("measured") or {},
     )
 
@@ -327,7 +336,20 @@ def _check_attribute(name: str, declared: Any, uniform: bool) -> None:
     where = f"the suite's section attributes: {name}"
     labels = said.get("labels")
     if not isinstance(labels, Mapping | list) or len(labels) < 2:
-        raise AuditError(f"{where}: labels are a mapping of two labels and more to their prompts")
+        raise AuditError(
+            f"{where}: labels are a mapping of two labels and more to their prompts for CLIP, or a "
+            "list of them for another instrument"
+        )
+    if isinstance(labels, Mapping):
+        for label, texts in labels.items():
+            if not texts:
+                raise AuditError(f"{where}: the label '{label}' has no prompt for CLIP")
+    known = [column_safe(name) for name in names("detectors")]
+    instrument = said.get("instrument")
+    if instrument is not None and column_safe(str(instrument)) not in known:
+        raise AuditError(
+            f"{where}: no instrument '{instrument}'{did_you_mean(str(instrument), known)}"
+        )
     for key in ("metric", "named", *(() if uniform else ("reference_name",))):
         if not isinstance(said.get(key), str):
             raise AuditError(f"{where}: {key} is missing, or no text")
