@@ -34,7 +34,7 @@ def show(run: Run, labels: Labels) -> None:
         "together (prediction-powered inference). Nothing is generated and no model is loaded.</p>"
     )
     if weak := _unreliable(labels):
-        parts.warn(weak)
+        parts.warn(f"Not used, for raters do not agree on them: {weak}")
     with st.container(horizontal=True, vertical_alignment="center"):
         pressed = st.button(
             "Recompute findings with labels",

@@ -293,8 +293,11 @@ def test_findings_are_recomputed_and_shown_beside_each_other(tmp_path: Path) -> 
     assert "with 66 labels of 66 images by anna" in text
     assert "<b>baker" not in text
     # One label more: the page says that it is not in yet.
-    labels_of(run).give("ben", str(rows.index[0]), "r", "gender", "male")
-    assert "given or undone since" in show("review", part="Findings").info[0].value
+    other = {"female": "male", "male": "female"}[rows.true.iloc[0]]
+    labels_of(run).give("ben", str(rows.index[0]), "r", "gender", other)
+    test = show("review", part="Findings")
+    assert "given or undone since" in test.info[0].value
+    assert "Not used, for raters do not agree on them: gender: " in body(test)
     # The card is of before, both pages say so, and it can be written from there.
     assert "older than the findings" in body(show("review", part="Findings"))
     test = show("card")
