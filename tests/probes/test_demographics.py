@@ -313,7 +313,8 @@ def test_a_wording_and_a_cell_of_too_few_images_have_no_verdict():
 def test_a_cell_that_exceeds_only_alone_is_inconclusive_among_nine():
     content = suite(attributes=("skin",))
     skin = content["attributes"]["skin"]
-    content["attributes"]["age"] = {**skin, "metric": "share_old", "positive": "dark"}
+    age = {**skin, "metric": "share_old", "positive": "dark"}
+    content["attributes"] = {**content["attributes"], "age": age}
     content["demographics"]["attributes"] = ["skin", "age"]
     first, second = asked(content).attributes
     cells = [(a, b) for a in first.labels for b in second.labels]

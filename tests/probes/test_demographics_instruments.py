@@ -85,7 +85,7 @@ def test_an_instrument_that_has_not_read_is_said(tmp_path: Path):
 def test_clip_leaves_labels_without_texts_to_others():
     content = asking(origin=READ_BY_A_CLASSIFIER)
     vocabulary = Clip(study({**content, "detectors": {"clip": {"model": "phantom"}}})).describe()
-    assert sorted(vocabulary["vocabulary"]) == ["gender", "skin"]
+    assert "gender" in vocabulary["vocabulary"] and "origin" not in vocabulary["vocabulary"]
 
 
 @pytest.mark.parametrize(
