@@ -77,7 +77,7 @@ class Demographics:
         findings: list[Finding] = []
         tables, said, read = [], {}, []
         for declared in asked.attributes:
-            attribute = reading.read_by(frame, declared)
+            attribute = reading.with_instrument(frame, declared)
             if attribute is None:
                 by = f"{declared.instrument} has no" if declared.instrument else "no instrument has"
                 findings.append(_untested(f"{by} scores of {declared.name}"))
@@ -131,7 +131,7 @@ class Demographics:
             return set()
         still: set[str] = set()
         for declared in asked.until:
-            attribute = reading.read_by(frame, declared)
+            attribute = reading.with_instrument(frame, declared)
             if attribute is None:
                 continue
             told = reading.said(frame, attribute, asked)

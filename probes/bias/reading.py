@@ -115,7 +115,7 @@ def load(run: Run, asked: Settings | None = None) -> pd.DataFrame:
     return frame
 
 
-def read_by(frame: pd.DataFrame, attribute: Attribute) -> Attribute | None:
+def with_instrument(frame: pd.DataFrame, attribute: Attribute) -> Attribute | None:
     """The attribute with the instrument whose labels are counted; ``None``: it has read nothing."""
     there = instruments(frame, attribute.name, attribute.labels)
     chosen = attribute.instrument or next(iter(there), "")
