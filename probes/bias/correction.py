@@ -179,7 +179,8 @@ def _two(hits: float, n: float, error: Floats, at: int) -> Floats:
 
 def _quantiles(draws: Floats) -> Callable[[float], Interval]:
     def at_level(level: float) -> Interval:
-        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
+        # Posterior draws come as near to 0 as 1e-100, and never there.
+        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2]).round(9)
         return float(low), float(high)
 
     return at_level
@@ -188,7 +189,7 @@ def _quantiles(draws: Floats) -> Callable[[float], Interval]:
 def _point(counts: Floats, rows: Floats) -> Floats:
     """The likeliest shares, shape (K,), as :func:`audit.statistics.correct_shares` has them."""
     m = rows / rows.sum(axis=1, keepdims=True)
-    found: Floats = likeliest_shares((counts / counts.sum())[None], m[None])[0]
+    found: Floats = likeliest_shares((counts / counts.sum())[None], m[None])[0].round(9)
     return found
 
 
