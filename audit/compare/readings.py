@@ -15,7 +15,7 @@ import pandas as pd
 
 from audit.evidence import select
 from audit.findings import Finding
-from audit.perception import CLIP, UNDETERMINED, perceived
+from audit.perception import CLIP, UNDETERMINED, WITHOUT, perceived
 
 from .differences import Reading
 from .opened import Opened
@@ -35,12 +35,20 @@ def reading(run: Opened, finding: Finding) -> Reading | None:
         return None
     try:
         for frame in recipe(run, finding):
-            found = _proven(frame, stated, finding.n)
+            found = _proven(frame, stated, _labelled(finding))
             if found is not None:
                 return found
     except (KeyError, TypeError, ValueError):
         return None  # a table of another version: without proof there is no pairing
     return None
+
+
+def _labelled(finding: Finding) -> int:
+    """A finding's images that have a value. A corrected share of two labels also rests on those
+    that are undetermined."""
+    outcomes: Mapping[str, int] = finding.detail.get("outcomes") or {}
+    labelled = sum(number for name, number in outcomes.items() if name not in WITHOUT)
+    return min(finding.n, int(finding.detail.get("labelled", labelled or finding.n)))
 
 
 def _proven(frame: pd.DataFrame, stated: float, n: int) -> Reading | None:

@@ -79,6 +79,7 @@ def _share_and_deviation(
             reference_name="mean of the prompts' references",
             verdict=judge(ci, mean_reference, attribute.margin, n=enough, least=LEAST_IMAGES),
             note=f"Share perceived as {attribute.named}, every subject weighing the same.",
+            detail={"labelled": int(units.n[chosen].sum())},
             **common,
         ),
         Finding(
