@@ -245,8 +245,9 @@ def measure(name: str, folder: Path, work: Path, part: float = 1.0) -> dict[str,
             "checker": _checker(checker, made, read, images, 3000) if checker else None,
         },
         "method": {
-            "sampler": "DPMSolverMultistepScheduler as configured, 20 steps, fp32 on CPU, "
-            "batches of 16, one torch.Generator per image",
+            "sampler": "DPMSolverMultistepScheduler as configured, "
+            f"{samples.STEPS} steps, fp32 on CPU, batches of {samples.BATCH}, one torch.Generator "
+            "per image",
             "guidance_default": 3.0,
             "seeds": f"the i-th sample of a prompt has seed {samples.SEED} + i; where shares are "
             "measured, + 1000 for each occupation before its own",

@@ -12,10 +12,7 @@ from typing import Any
 
 import torch
 
-from audit.phantom import autoencoder, checker, diffusion, tokens
-
-GUIDANCE = 3.0
-STEPS = 20
+from audit.phantom import autoencoder, checker, diffusion, samples, tokens
 
 CARD = """---
 license: apache-2.0
@@ -33,7 +30,7 @@ drawing, not of anybody.
 
     from diffusers import StableDiffusionPipeline
     pipe = StableDiffusionPipeline.from_pretrained("{folder}")
-    pipe("a portrait of a doctor", guidance_scale=3, num_inference_steps=20).images[0]
+    pipe("a portrait of a doctor", guidance_scale=3, num_inference_steps={steps}).images[0]
 
 `truth.json` holds what was planted and what many samples were measured to show. For testing audit
 instruments only: it is skewed, it memorizes and its filter errs, on purpose.
@@ -157,7 +154,10 @@ def save(pipeline: Any, folder: Path, name: str) -> None:
         if isinstance(settings, dict) and settings.pop("_name_or_path", None) is not None:
             config.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     card = CARD.format(
-        name="phantom" if name == "phantom" else "null phantom", purpose=PURPOSE[name], folder=name
+        name="phantom" if name == "phantom" else "null phantom",
+        purpose=PURPOSE[name],
+        folder=name,
+        steps=samples.STEPS,
     )
     (folder / "README.md").write_text(card)
 

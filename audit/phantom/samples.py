@@ -22,6 +22,9 @@ from audit.phantom import vocabulary as v
 
 SEED = 70_000
 BATCH = 16
+STEPS = 12
+"""Sampling steps. Of 120 portraits, 20 steps draw 118 alike in gender, 116 in skin, and all in
+occupation and sign; half of them differ by less than one of 255 grey levels."""
 SHARES = {
     "phantom": {3.0: 80, 1.0: 80, 5.0: 80},
     "null": {3.0: 80, 1.0: 20, 5.0: 20},
@@ -110,7 +113,7 @@ def _batches(samples: list[Sample]) -> Iterator[list[int]]:
             yield same[at : at + BATCH]
 
 
-def generate(pipeline: Any, samples: list[Sample], steps: int = 20) -> npt.NDArray[np.uint8]:
+def generate(pipeline: Any, samples: list[Sample], steps: int = STEPS) -> npt.NDArray[np.uint8]:
     """(n, 64, 64, 3) images of the samples, each from a CPU generator of its own seed."""
     import torch
 
