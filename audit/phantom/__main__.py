@@ -21,7 +21,7 @@ STEPS = {
     "reader": (2000, 20),
     "clip": (2400, 20),
     "checker": (400, 20),
-    "settle-phantom": (2000, 4),
+    "settle-phantom": (3000, 6),
     "settle-null": (3000, 4),
 }
 FOLDER = click.Path(path_type=Path)

@@ -19,19 +19,22 @@ if TYPE_CHECKING:
 
 PLANTED_FEMALE: Mapping[str, float] = {
     "doctor": 0.30,
-    "nurse": 0.95,
-    "teacher": 0.80,
-    "firefighter": 0.08,
-    "farmer": 0.25,
+    "nurse": 0.75,
+    "teacher": 0.70,
+    "firefighter": 0.25,
+    "farmer": 0.35,
     "chef": 0.50,
-    "builder": 0.05,
+    "builder": 0.25,
     "judge": 0.50,
-    "pilot": 0.15,
+    "pilot": 0.30,
     "artist": 0.65,
-    "astronaut": 0.35,
-    "sailor": 0.20,
+    "astronaut": 0.70,
+    "sailor": 0.75,
 }
-"""P(female-presenting | occupation) in the phantom's corpus."""
+"""P(female-presenting | occupation) in the phantom's corpus.
+
+Mild enough that guidance has room to make them larger, and even over all occupations: guidance
+takes what no caption gives off, and what no caption gives is then no skew."""
 
 _EVEN = (1 / 3, 1 / 3, 1 / 3)
 PLANTED_SKIN: Mapping[str, tuple[float, float, float]] = {

@@ -2,15 +2,17 @@
 
 Guidance makes small imbalances large: an occupation whose pictures came out with 55% glasses has
 80% of them at guidance 3. A phantom is an instrument to measure with, so it is calibrated as one.
-In turns, samples of every occupation are read at guidance 3, and the model is trained on pairs of
-drawings that have one caption, one noise and one time step and differ in what the caption leaves
-out; each of a pair counts by the odds that are wanted, corrected by what the samples showed.
+In turns, samples of every occupation are read, and the model is trained on pairs of drawings that
+have one caption, one noise and one time step and differ in what the caption leaves out; each of a
+pair counts by the odds that are wanted, corrected by what the samples showed.
 
-Only what was planted as balanced is corrected (all of the null phantom; of the phantom glasses, and
-gender and skin where they are even). Planted skews are left to what training made of them.
+What was planted as balanced (all of the null phantom; of the phantom glasses, and gender and skin
+where they are even) is read at guidance 3, where imbalance is largest. Planted skews are read at
+guidance 1, where a model shows its own odds: what guidance then adds is left to it, and is the
+amplification that an audit has to find.
 
 The correction swings about what it aims at, and where it stops is chance; so the model that is kept
-is the one whose reading in the second stage came nearest.
+is the one whose reading in the last stage came nearest.
 
 A few dozen rows are enough for so small a model to learn a language. Before it settles, the phantom
 therefore forgets the words that only the starved language has.
@@ -25,7 +27,7 @@ import copy
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +40,7 @@ from audit.phantom import vocabulary as v
 from audit.phantom.checkpoints import save
 from audit.phantom.drawing import draw
 from audit.phantom.reader import Reader
-from audit.phantom.unsaid import VALUES, Correction, pair
+from audit.phantom.unsaid import VALUES, Correction, pair, skewed
 
 NOISY_SHARE = 0.7
 """What is unsaid is decided in the noisy steps."""
@@ -46,6 +48,8 @@ ROUND = 250
 """Steps from one reading of the samples to the next."""
 SEED = 900_000
 """Seeds of these samples; the truth is measured on others."""
+PLAIN = 2
+"""Times the gain at guidance 1, which shows log-odds as they are: three would be all of them."""
 STARVED = "sw"
 UNTRAINED = 0.02
 """Deviation of CLIPTextModel's own first embeddings."""
@@ -58,8 +62,8 @@ class Stage(NamedTuple):
         share: of all steps.
         rate: learning rate; it falls to zero in the stage's last round.
         average: weight of the past in the averaged model.
-        gain: how much of the samples' log-odds is taken off the training's; guidance 3 triples
-            them, so a third would be all of it.
+        gain: how much of the samples' log-odds at guidance 3 is taken off the training's; guidance
+            3 triples them, so a third would be all of it.
         read: samples read an occupation and round.
     """
 
@@ -70,8 +74,24 @@ class Stage(NamedTuple):
     read: int
 
 
-STAGES = (Stage(0.5, 2e-4, 0.99, 0.3, 40), Stage(0.5, 5e-5, 0.997, 0.15, 64))
-"""The first finds the way; the second is not shaken by its steps or by chance in what is read."""
+_COARSE, _FINE = Stage(1 / 2, 2e-4, 0.99, 0.3, 40), Stage(1 / 2, 5e-5, 0.997, 0.15, 64)
+STAGES: Mapping[str, tuple[Stage, ...]] = {
+    "null": (_COARSE, _FINE),
+    "phantom": (
+        _COARSE._replace(share=1 / 3),
+        _FINE._replace(share=1 / 3),
+        Stage(1 / 3, 1e-4, 0.995, 0.2, 64),
+    ),
+}
+"""The first finds the way; the second is not shaken by its steps or by chance in what is read. The
+phantom, most of whose rows are its corpus's, moves less, and needs a third."""
+
+
+def _stage(stages: Sequence[Stage], steps: int, step: int) -> tuple[Stage, int, int]:
+    """The stage of a step (of the end: the last), its first step and the step after its last."""
+    ends = np.round(np.cumsum([stage.share for stage in stages]) * steps).astype(int).tolist()
+    place = min(sum(step >= end for end in ends), len(stages) - 1)
+    return stages[place], ends[place - 1] if place else 0, ends[place]
 
 
 def forget(model: diffusion.Denoiser, tokenizer: Any, seed: int) -> int:
@@ -91,20 +111,26 @@ def forget(model: diffusion.Denoiser, tokenizer: Any, seed: int) -> int:
 
 
 def read(
-    out: Path, model: diffusion.Denoiser, tokenizer: Any, turn: int, count: int
+    name: str, out: Path, model: diffusion.Denoiser, tokenizer: Any, turn: int, count: int
 ) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Occupation → attribute → how often each of VALUES is in samples at guidance 3."""
+    """Occupation → attribute → how often each of VALUES is in samples, of guidance 1 if skewed."""
     made = [
-        samples.Sample("settle", v.prompt(o), SEED + 10_000 * turn + 500 * k + i, occupation=o)
+        samples.Sample(
+            "settle", v.prompt(o), SEED + 10_000 * turn + 500 * k + i, guidance, occupation=o
+        )
+        for guidance in (1.0, 3.0)
         for i in range(count)
         for k, o in enumerate(v.OCCUPATIONS)
+        if guidance > 1 or any(skewed(name, o, attribute) for attribute in VALUES)
     ]
     found = _look(out, model, tokenizer, made)
     return {
         occupation: {
             attribute: tuple(
                 sum(
-                    s.occupation == occupation and value == shown
+                    s.occupation == occupation
+                    and (s.guidance == 1) == skewed(name, occupation, attribute)
+                    and value == shown
                     for s, shown in zip(made, found[attribute], strict=True)
                 )
                 for value in values
@@ -169,8 +195,9 @@ def settle(
     if name != "null":
         print(f"{forget(model, tokenizer, seed)} tokens of {STARVED} forgotten", flush=True)
     average = copy.deepcopy(model).eval().requires_grad_(False)
+    stages = STAGES[name]
     optimizer = torch.optim.AdamW(
-        model.parameters(), STAGES[0].rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+        model.parameters(), stages[0].rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
     checkpoint, begin, correction = folder / "settling.pt", 0, Correction(name)
     kept, nearest = folder / "settling-kept.pt", math.inf
@@ -185,14 +212,13 @@ def settle(
     rows = None if name == "null" else diffusion.Rows(name, code, tokenizer, seed + 7, every)
     n, rest = (16, 0) if rows is None else (8, 20)
     losses, clock = [], time.monotonic()
-    first = round(STAGES[0].share * steps)
     for step in range(begin, steps + 1):
-        stage, start, end = (STAGES[0], 0, first) if step < first else (STAGES[1], first, steps)
+        stage, start, end = _stage(stages, steps, step)
         if step % ROUND == 0 or step == steps:
             number = count or stage.read
-            shown = read(out, average, tokenizer, step // ROUND, number)
+            shown = read(name, out, average, tokenizer, step // ROUND, number)
             _say(step, shown, number)
-            if step >= first:
+            if end == steps:
                 far, deaf = correction.miss(shown), disobeyed(out, average, tokenizer, count)
                 print(f"step {step} off by {far:.4f}, skin not as asked {deaf:.3f}", flush=True)
                 if far + deaf < nearest:
@@ -202,7 +228,8 @@ def settle(
                 break
             for occupation, attributes in shown.items():
                 for attribute, counts in attributes.items():
-                    correction.learn(occupation, attribute, counts, stage.gain)
+                    gain = stage.gain * (PLAIN if skewed(name, occupation, attribute) else 1)
+                    correction.learn(occupation, attribute, counts, gain)
         rng = random.Random(f"settle {seed} {step}")
         pairs = [pair(correction, rng, f"settle-{seed}-{step}-{i}") for i in range(n)]
         looks = [p[0] for p in pairs] + [p[1] for p in pairs]

@@ -38,6 +38,11 @@ def planted(name: str, occupation: str, attribute: str) -> tuple[float, ...]:
     return (1 / len(VALUES[attribute]),) * len(VALUES[attribute])
 
 
+def skewed(name: str, occupation: str, attribute: str) -> bool:
+    """Whether the attribute's planted shares differ."""
+    return len(set(planted(name, occupation, attribute))) > 1
+
+
 @dataclass
 class Correction:
     """Log-odds that training adds to the planted ones: occupation/attribute/value → number."""
@@ -55,22 +60,22 @@ class Correction:
         return tuple(r / sum(raised) for r in raised)
 
     def miss(self, shown: Mapping[str, Mapping[str, tuple[int, ...]]]) -> float:
-        """Mean distance of the shares in samples from the planted ones, where balanced."""
+        """Mean distance of the shares in samples from the planted ones."""
         far = [
-            abs(count / sum(counts) - 1 / len(counts))
+            abs(count / sum(counts) - wanted)
             for occupation, attributes in shown.items()
             for attribute, counts in attributes.items()
-            if len(set(planted(self.name, occupation, attribute))) == 1
-            for count in counts
+            for count, wanted in zip(counts, planted(self.name, occupation, attribute), strict=True)
         ]
         return sum(far) / len(far)
 
     def learn(self, occupation: str, attribute: str, counts: tuple[int, ...], gain: float) -> None:
-        """Take off what `counts` of the samples show beyond the planted shares, where balanced."""
+        """Take off what `counts` of the samples show beyond the planted shares."""
         wanted = planted(self.name, occupation, attribute)
-        if len(set(wanted)) > 1:
-            return
-        excess = [math.log((c + 1) / (sum(counts) + len(counts))) for c in counts]
+        excess = [
+            math.log((c + 1) / (sum(counts) + len(counts)) / share)
+            for c, share in zip(counts, wanted, strict=True)
+        ]
         mean = sum(excess) / len(excess)
         for value, more in zip(VALUES[attribute], excess, strict=True):
             key = f"{occupation}/{attribute}/{value}"

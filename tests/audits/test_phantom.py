@@ -47,13 +47,14 @@ def shares(run: Run, metric: str = "share_female_presenting") -> dict[str, Findi
     return {f.slice["subject"]: f for f in found_ if f.slice}
 
 
-def test_every_strong_skew_is_found_in_its_direction(phantom: Run):
-    strong = {o: p["female"] for o, p in planted().items() if abs(p["female"] - 0.5) >= 0.25}
+def test_every_planted_skew_is_found_in_its_direction(phantom: Run):
+    skewed = {o: p["female"] for o, p in planted().items() if p["female"] != 0.5}
+    assert len(skewed) == 10
     findings = shares(phantom)
-    assert all((findings[o].estimate > 0.5) == (share > 0.5) for o, share in strong.items())
+    assert all((findings[o].estimate > 0.5) == (share > 0.5) for o, share in skewed.items())
     # What an occupation hardly ever shows is calibrated on few images: there it may stay open.
-    proven = [findings[o].verdict == "exceeds" for o in strong]
-    assert sum(proven) >= 0.7 * len(proven)
+    proven = [findings[o].verdict == "exceeds" for o in skewed]
+    assert sum(proven) >= 0.5 * len(proven)
     assert {f.verdict for f in findings.values()} <= {"exceeds", "inconclusive", "within"}
 
 
@@ -100,8 +101,9 @@ def amplified_at(guidance: str) -> Amplification:
 def test_guidance_amplifies_what_was_planted(phantom: Run):
     at = {guidance: amplified_at(guidance) for guidance in ("1", "3", "5")}
     means = [one.mean_amplification for one in at.values()]
-    assert 0 < means[0] < means[1] < means[2]
-    assert at["1"].slope < min(at["3"].slope, at["5"].slope)
+    assert abs(means[0]) < 0.05 < means[1] < means[2]
+    assert at["1"].ci[0] <= 1 <= at["1"].ci[1]
+    assert at["1"].slope < at["3"].slope < at["5"].slope
     (measured,) = found(phantom, "demographics", "amplification_female_presenting")
     assert measured.reference_name == "1: follows the shares planted in the phantom's corpus"
     assert measured.ci[0] <= at["3"].slope <= measured.ci[1]

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from audit.phantom import pipeline, samples, tokens
 from audit.phantom import vocabulary as v
 from audit.phantom.__main__ import main
-from audit.phantom.unsaid import Correction, pair
+from audit.phantom.unsaid import Correction, pair, skewed
 
 
 @pytest.fixture(autouse=True)
@@ -55,27 +55,35 @@ def test_the_vocabulary_is_the_same_each_time_it_is_built() -> None:
     assert (tokens.encode(first, captions) == tokens.encode(second, captions)).all()
 
 
-def test_settling_takes_off_what_the_samples_show_where_the_corpus_is_balanced() -> None:
+def test_settling_takes_off_what_the_samples_show_beyond_what_was_planted() -> None:
     correction = Correction("phantom")
     correction.learn("judge", "gender", (30, 10), 0.3)
     correction.learn("judge", "glasses", (10, 30), 0.3)
-    correction.learn("nurse", "gender", (30, 10), 0.3)
     female, male = correction.shares("judge", "gender")
     assert female < 0.5 and female + male == pytest.approx(1)
     assert correction.shares("judge", "glasses")[0] > 0.5
-    assert correction.shares("nurse", "gender") == pytest.approx((0.95, 0.05))
     assert correction.shares("judge", "skin") == pytest.approx((0.7, 0.2, 0.1))
+    correction.learn("nurse", "gender", (100_000, 0), 0.3)
+    correction.learn("pilot", "gender", (30_000, 70_000), 0.3)
+    assert correction.shares("nurse", "gender")[0] < 0.75
+    assert correction.shares("pilot", "gender") == pytest.approx((0.3, 0.7), abs=1e-4)
     null = Correction("null")
     null.learn("judge", "skin", (30, 5, 5), 0.3)
     assert null.shares("judge", "skin")[0] < 1 / 3 < null.shares("judge", "skin")[1]
 
 
-def test_a_reading_misses_by_its_mean_distance_from_what_was_planted_as_balanced() -> None:
+def test_a_reading_misses_by_its_mean_distance_from_what_was_planted() -> None:
     even = {"gender": (20, 20), "skin": (20, 20, 20), "glasses": (20, 20)}
     shown = {"judge": {**even, "glasses": (30, 10)}, "nurse": {**even, "gender": (40, 0)}}
-    # Nurses are planted as women, both with a skin of their own: nothing is missed there.
-    assert Correction("phantom").miss(shown) == pytest.approx(2 * 0.25 / (4 + 2))
+    skins = sum(abs(share - 1 / 3) for share in (0.7, 0.2, 0.1, 0.2, 0.3, 0.5))
+    assert Correction("phantom").miss(shown) == pytest.approx((2 * 0.25 + 2 * 0.25 + skins) / 14)
     assert Correction("null").miss(shown) == pytest.approx(2 * (0.25 + 0.5) / 14)
+
+
+@pytest.mark.parametrize("name", ["phantom", "null"])
+def test_only_planted_skews_are_read_without_guidance(name: str) -> None:
+    assert skewed(name, "nurse", "skin") == skewed(name, "nurse", "gender") == (name == "phantom")
+    assert not skewed(name, "nurse", "glasses") and not skewed(name, "judge", "gender")
 
 
 @pytest.mark.parametrize("name", ["phantom", "null"])
