@@ -128,14 +128,15 @@ def shares(units: Units, said: pd.Series, sources: Sources) -> Shares:
                 if np.isnan(point):  # no better than chance: nothing is known
                     continue
                 value[i], n[i] = point, seen[i]
-                draws[i] = _two(hits[i], seen[i], error[i], at)
+                both = _two(hits[i], seen[i], error[i], at)
                 method[i] = f"{by}; Rogan-Gladen, posterior interval"
             else:
                 value[i] = _point(units.counts[i], rows[i, :, :-1])[at]
-                draws[i] = _many(units.counts[i], rows[i, :, :-1])
+                both = _many(units.counts[i], rows[i, :, :-1])
                 method[i] = f"{by}; likeliest shares given the confusion matrix, posterior"
                 method[i] += " interval"
-            intervals[i] = _quantiles(draws[i, :, at])
+            draws[i] = both[0]
+            intervals[i] = _quantiles(value[i], both[0][:, at], both[1][:, at])
             corrected[i] = f"detector error ({sources.error_name})"
     if sources.truth is not None:
         true, told = sources.truth.to_numpy(object), said.to_numpy(object)
@@ -158,12 +159,13 @@ def _rogan_gladen(hits: float, n: float, error: Floats) -> float:
     return rogan_gladen(hits, n, (tp, positives), (tn, negatives)).estimate
 
 
-def _two(hits: float, n: float, error: Floats, at: int) -> Floats:
-    """Posterior draws of two shares, shape (DRAWS, 2).
+def _two(hits: float, n: float, error: Floats, at: int) -> tuple[Floats, Floats]:
+    """Posterior draws of two shares, shape (DRAWS, 2), twice.
 
     p = (q + Sp − 1)/(Se + Sp − 1) with q ~ Beta(k + ½, n − k + ½) and Se, Sp from the posteriors
-    that :meth:`audit.detector_error.Confusion.of` describes, cut to [0, 1]. A draw in which the
-    instrument is no better than chance says nothing, and is uniform.
+    that :meth:`audit.detector_error.Confusion.of` describes. What is no share is cut to [0, 1] in
+    the first, and drawn by :func:`_within` in the second. A draw in which the instrument is no
+    better than chance says nothing, and is uniform.
     """
     rng = np.random.default_rng(0)
     (tp, positives), (tn, negatives) = error
@@ -172,16 +174,50 @@ def _two(hits: float, n: float, error: Floats, at: int) -> Floats:
     sp = rng.beta(tn + TINY, negatives - tn + TINY, DRAWS)
     youden = se + sp - 1
     share = np.where(youden > 0, (q + sp - 1) / np.where(youden > 0, youden, 1), rng.random(DRAWS))
-    share = share.clip(0, 1)
-    found: Floats = np.stack([1 - share, share] if at else [share, 1 - share], axis=1)
-    return found
+    cut, outside = share.clip(0, 1), (share < 0) | (share > 1)
+    if outside.any():
+        m = np.stack([np.stack([se, 1 - se], 1), np.stack([1 - sp, sp], 1)], 1)[outside]
+        share[outside] = _within(np.array([hits, n - hits]), m, rng)[:, 0]
+    both = [np.stack([1 - one, one] if at else [one, 1 - one], axis=1) for one in (cut, share)]
+    return both[0], both[1]
 
 
-def _quantiles(draws: Floats) -> Callable[[float], Interval]:
+def _within(counts: Floats, m: Floats, rng: np.random.Generator, steps: int = 20) -> Floats:
+    """A posterior draw of the true shares for each of B confusion matrices, shape (B, K).
+
+    Gibbs sampling (Swartz et al. 2004): which of the images called j are in truth k, then
+    p ~ Dirichlet with 1/K added to how many are in truth each class. Where the matrix expects more
+    errors than were seen, the inverse is no distribution and its nearest one lies on the edge: an
+    interval of such would have no width, however few the images.
+
+    Args:
+        counts: shape (K,), images called each class.
+        m: shape (B, K, K), rows the truth.
+    """
+    size = len(counts)
+    called = np.round(counts).astype(int)
+    p = np.full((len(m), size), 1 / size)
+    for _ in range(steps):
+        truth = p[:, :, None] * m
+        of_class = np.full(p.shape, 1 / size)
+        for j in np.flatnonzero(called):
+            chances = truth[:, :, j] + 1e-12
+            of_class += rng.multinomial(called[j], chances / chances.sum(axis=1, keepdims=True))
+        drawn = np.maximum(rng.standard_gamma(of_class), 1e-300)
+        p = drawn / drawn.sum(axis=1, keepdims=True)
+    return p
+
+
+def _quantiles(value: float, *draws: Floats) -> Callable[[float], Interval]:
+    """The central part of each way to draw, whichever reaches farther.
+
+    Draws cut to the edge leave an interval without width there, others are never on it. On the
+    edge on which the estimate lies the interval ends (Brown, Cai and DasGupta 2001).
+    """
+
     def at_level(level: float) -> Interval:
-        # Posterior draws come as near to 0 as 1e-100, and never there.
-        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2]).round(9)
-        return float(low), float(high)
+        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=1)
+        return float(low.min()) if value > 0 else 0.0, float(high.max()) if value < 1 else 1.0
 
     return at_level
 
@@ -193,18 +229,21 @@ def _point(counts: Floats, rows: Floats) -> Floats:
     return found
 
 
-def _many(counts: Floats, rows: Floats) -> Floats:
-    """Posterior draws of K shares, shape (DRAWS, K), as :func:`correct_shares` makes them."""
+def _many(counts: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    """Posterior draws of K shares, shape (DRAWS, K), twice: where the inverse is no distribution,
+    the likeliest one as :func:`correct_shares` has it, and one by :func:`_within`."""
     rng, size = np.random.default_rng(0), len(counts)
     q = rng.dirichlet(counts + 1 / size, DRAWS)
     m = np.stack([rng.dirichlet(row + TINY, DRAWS) for row in rows], axis=1)
     found: Floats = np.einsum("bj,bjk->bk", q, np.linalg.pinv(m))
     outside = (found < 0).any(axis=1)
+    likeliest = found.copy()
     # Only draws whose inverse is no distribution need the search, and few steps of it: what is
     # left is smaller than the spread of the draws.
     if outside.any():
-        found[outside] = likeliest_shares(q[outside], m[outside], steps=50)
-    return found
+        likeliest[outside] = likeliest_shares(q[outside], m[outside], steps=50)
+        found[outside] = _within(counts, m[outside], rng)
+    return likeliest, found
 
 
 def _powered(

@@ -141,7 +141,7 @@ def test_more_labels_than_two_are_corrected_by_their_matrix():
     settings = asked(suite(attributes=("skin",)))
     (attribute,) = settings.attributes
     inside, bias, raw_bias = [], [], []
-    for seed in range(10):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         truth = rng.dirichlet([1, 1, 1], len(JOBS))
 
@@ -163,6 +163,23 @@ def test_more_labels_than_two_are_corrected_by_their_matrix():
     assert 0.9 <= np.mean(inside) <= 0.99
     assert abs(np.mean(bias)) < 0.015
     assert np.mean(raw_bias) > 0  # nearer to the truth than the raw share
+
+
+def test_what_is_hardly_ever_or_nearly_always_shown_is_covered_and_never_known_for_sure():
+    settings = asked(suite())
+    (attribute,) = settings.attributes
+    inside, widths = [], []
+    for seed in range(30):
+        world = World(seed)
+        world.share = np.tile([0, 0.02, 0.05, 0.95, 0.98, 1], 2)
+        sources = Sources(world.calibrated(45), "test")
+        rows, _, said = world.images(50)
+        found = shares(reading.units(rows, said, attribute, settings), said, sources)
+        low, high = np.array([found.interval(i) for i in range(12)]).T
+        inside += list((low <= world.share) & (world.share <= high))
+        widths += list(high - low)
+    assert 0.93 <= np.mean(inside) <= 0.99
+    assert min(widths) > 0.03  # of 50 images
 
 
 def test_totals_of_more_labels_than_two_carry_the_calibration_s_error():
