@@ -197,7 +197,7 @@ def _figure(result: Mapping[str, Any]) -> Figure:
         f"{LOWEST:.0%} is drawn there. The table has every figure."
     )
     wide, narrow = (
-        _drawn(result, title, *size) for size in ((430.0, 930.0, 62), (165.0, 370.0, 21))
+        _drawn(result, title, *size) for size in ((430.0, 930.0, 58), (165.0, 370.0, 21))
     )
     return Figure(wide, narrow, caption)
 
