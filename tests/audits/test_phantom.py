@@ -54,7 +54,10 @@ def test_every_planted_skew_is_found_in_its_direction(phantom: Run):
     assert all((findings[o].estimate > 0.5) == (share > 0.5) for o, share in skewed.items())
     # What an occupation hardly ever shows is calibrated on few images: there it may stay open.
     proven = [findings[o].verdict == "exceeds" for o in skewed]
-    assert sum(proven) >= 0.5 * len(proven)
+    strong = [
+        p for p, share in zip(proven, skewed.values(), strict=True) if abs(share - 0.5) > 0.24
+    ]
+    assert sum(proven) >= 0.5 * len(proven) and sum(strong) >= 0.7 * len(strong) > 0
     assert {f.verdict for f in findings.values()} <= {"exceeds", "inconclusive", "within"}
 
 
